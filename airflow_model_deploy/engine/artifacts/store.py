@@ -1,0 +1,230 @@
+"""The content-addressed store: publishes folders as artifacts and gives them back verified.
+
+Layout below the store's URL:
+    artifacts/sha256-<hex>/files/…  an artifact's files
+    artifacts/sha256-<hex>/manifest.json   written last; makes the artifact exist
+    cache/<step>/<key>.json         the result of a pure step
+    choices/<key>.json              a choice made by measurement, pinned
+    runs/<id>/result.json           what one run of a step left for its runner
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import fsspec
+
+from airflow_model_deploy.engine.artifacts.canonical import canonical_json
+from airflow_model_deploy.engine.artifacts.files import (
+    check_file,
+    check_folder,
+    check_relative,
+    list_files,
+    write_atomically,
+)
+from airflow_model_deploy.engine.artifacts.manifest import Description, Manifest
+from airflow_model_deploy.engine.artifacts.reference import Reference
+from airflow_model_deploy.engine.errors import InputError, IntegrityError, UnavailableError
+
+MANIFEST, FILES = "manifest.json", "files"
+
+
+class Store:
+    """Artifacts below one URL.
+
+    Args:
+        url: where: "file:///srv/models" or a plain path. Other fsspec URLs take `options`.
+        options: what the file system needs (credentials); never written anywhere.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        self.url = _normalised(url)
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(self.url, **dict(options or {}))
+        except (ImportError, ValueError) as error:
+            raise InputError(
+                f"the store URL {url} can't be opened",
+                found=str(error),
+                wanted="a URL whose file system fsspec knows here",
+                remedy="Install the file system's package, or name another store.",
+            ) from error
+        self._local = self.url.startswith("file://")
+
+    # -- artifacts ------------------------------------------------------------------------------------------
+
+    def publish(self, folder: Path, description: Description) -> tuple[Reference, Manifest]:
+        """Publish a folder: files first, verified as they arrive, the manifest last.
+
+        Publishing the same content again changes nothing. An earlier attempt that died half-way is completed.
+        """
+        manifest = Manifest(description=description, files=list_files(folder))
+        reference = self.reference(manifest.digest)
+        if self._has_valid_manifest(reference):
+            return reference, manifest
+        target = self._path(reference)
+        with _storing(self.url):
+            for entry in manifest.files:
+                self._put(folder / entry.path, f"{target}/{FILES}/{entry.path}", entry.size)
+            self._write(f"{target}/{MANIFEST}", canonical_json(manifest.to_json()))
+        return reference, manifest
+
+    def reference(self, digest: str) -> Reference:
+        return Reference(uri=f"{self.url}/artifacts/{digest.replace(':', '-')}", digest=digest)
+
+    def manifest(self, reference: Reference) -> Manifest:
+        """Read an artifact's manifest and check it against the reference's digest."""
+        path = f"{self._path(reference)}/{MANIFEST}"
+        value = self._read(path)
+        if value is None:
+            raise InputError(
+                f"no artifact at {reference.uri}",
+                wanted=reference.digest,
+                remedy="Check the uri, or run the step that publishes it again.",
+            )
+        manifest = Manifest.from_json(value, source=reference.uri)
+        if manifest.digest != reference.digest:
+            raise IntegrityError(
+                f"the manifest at {reference.uri} is not the one asked for",
+                found=manifest.digest,
+                wanted=reference.digest,
+                remedy="Run the step that made it again.",
+            )
+        return manifest
+
+    def fetch(self, reference: Reference, cache: Path | None = None) -> tuple[Path, Manifest]:
+        """Return a local folder with an artifact's files, each verified, and its manifest.
+
+        A store on this machine is read in place. Others are copied below `cache` first.
+        """
+        manifest = self.manifest(reference)
+        if self._local:
+            folder = Path(self._path(reference)) / FILES
+            check_folder(folder, manifest, source=reference.uri)
+            return folder, manifest
+        folder = (cache or Path(tempfile.mkdtemp(prefix="model-deploy-"))) / reference.short
+        for entry in manifest.files:
+            check_relative(entry.path, source=reference.uri)
+            target = folder / entry.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _storing(self.url):
+                self._fs.get_file(f"{self._path(reference)}/{FILES}/{entry.path}", str(target))
+            check_file(target, entry, source=reference.uri)
+        return folder, manifest
+
+    def has(self, reference: Reference) -> bool:
+        """Tell whether an artifact is there with every file in its full size (contents: `fetch`)."""
+        if not self._has_valid_manifest(reference):
+            return False
+        folder = f"{self._path(reference)}/{FILES}"
+        for entry in self.manifest(reference).files:
+            try:
+                if self._fs.size(f"{folder}/{entry.path}") != entry.size:
+                    return False
+            except FileNotFoundError:
+                return False
+        return True
+
+    # -- small JSON files beside the artifacts --------------------------------------------------------------
+
+    def read_json(self, name: str) -> Any:
+        """Return a small file's value, or None where there is none or only a damaged one."""
+        return self._read(f"{self._root}/{name}")
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a small file; a reader sees all of it or none."""
+        with _storing(self.url):
+            self._write(f"{self._root}/{name}", json.dumps(value, indent=1, sort_keys=True).encode())
+
+    # -- below ----------------------------------------------------------------------------------------------
+
+    def _path(self, reference: Reference) -> str:
+        prefix = f"{self.url}/artifacts/"
+        if not reference.uri.startswith(prefix):
+            raise InputError(
+                f"artifact {reference.uri} is in another store",
+                wanted=f"an artifact below {self.url}",
+                remedy="Run the steps of one pipeline with the same `store`.",
+            )
+        return f"{self._root}/artifacts/{reference.digest.replace(':', '-')}"
+
+    def _has_valid_manifest(self, reference: Reference) -> bool:
+        value = self._read(f"{self._path(reference)}/{MANIFEST}")
+        if value is None:
+            return False
+        try:
+            return Manifest.from_json(value, source=reference.uri).digest == reference.digest
+        except IntegrityError:
+            return False
+
+    def _put(self, source: Path, target: str, size: int) -> None:
+        if self._local:
+            _copy_atomically(source, Path(target))
+        else:
+            self._fs.put_file(str(source), target)
+        if self._fs.size(target) != size:
+            raise UnavailableError(
+                f"{target} did not arrive whole",
+                found=f"{self._fs.size(target)} bytes",
+                wanted=f"{size} bytes",
+                remedy="Run the step again.",
+            )
+
+    def _write(self, path: str, content: bytes) -> None:
+        if self._local:
+            write_atomically(Path(path), content)
+        else:
+            self._fs.pipe_file(path, content)
+
+    def _read(self, path: str) -> Any:
+        try:
+            return json.loads(self._fs.cat_file(path))
+        except (FileNotFoundError, ValueError):
+            return None
+        except PermissionError as error:
+            raise InputError(
+                f"{path} can't be read", found=str(error), remedy="Give this user access to the store."
+            ) from error
+
+
+@contextmanager
+def _storing(url: str) -> Iterator[None]:
+    """Turn the operating system's refusals into errors that name the store."""
+    try:
+        yield
+    except PermissionError as error:
+        raise InputError(
+            f"the store {url} can't be written",
+            found=str(error),
+            wanted="a place that this user may write",
+            remedy="Give this user access, or name another store.",
+        ) from error
+    except OSError as error:
+        raise UnavailableError(
+            f"writing to the store {url} failed",
+            found=str(error),
+            remedy="Free space or restore access; nothing was published. Then run the step again.",
+        ) from error
+
+
+def _copy_atomically(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as stream:
+        temporary = Path(stream.name)
+    try:
+        shutil.copyfile(source, temporary)
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _normalised(url: str) -> str:
+    if "://" in url:
+        return url.rstrip("/")
+    return f"file://{Path(url).expanduser().absolute()}".rstrip("/")
