@@ -1,0 +1,39 @@
+"""From a built model to what a target installs: the servable, the bundle of a host, the blessed release."""
+
+from __future__ import annotations
+
+from airflow_model_deploy.engine.packaging.blessing import bless
+from airflow_model_deploy.engine.packaging.host_release import (
+    Bundle,
+    revision_of,
+    verify_bundle,
+    write_bundle,
+)
+from airflow_model_deploy.engine.packaging.plan import (
+    GoldenPromise,
+    Objectives,
+    ReleasePlan,
+    Resources,
+    Target,
+)
+from airflow_model_deploy.engine.packaging.release import Blessing, Release, require_blessed
+from airflow_model_deploy.engine.packaging.servable import Servable, read_servable, write_servable
+
+__all__ = [
+    "Blessing",
+    "Bundle",
+    "GoldenPromise",
+    "Objectives",
+    "Release",
+    "ReleasePlan",
+    "Resources",
+    "Servable",
+    "Target",
+    "bless",
+    "read_servable",
+    "require_blessed",
+    "revision_of",
+    "verify_bundle",
+    "write_bundle",
+    "write_servable",
+]

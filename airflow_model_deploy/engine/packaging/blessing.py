@@ -1,0 +1,135 @@
+"""The last gate before traffic: the very bundle that would be installed answers its own golden requests.
+
+Fails closed: whatever keeps the answer from being known is a refusal.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from typing import TYPE_CHECKING
+
+from airflow_model_deploy.engine.errors import GateError, InputError, UnavailableError
+from airflow_model_deploy.engine.packaging.host_release import verify_bundle
+from airflow_model_deploy.engine.packaging.release import Blessing
+from airflow_model_deploy.engine.packaging.servable import read_servable
+from airflow_model_deploy.engine.probing import Client, ProbeError, ask, load_golden, serve
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from airflow_model_deploy.engine.probing import Comparison, GoldenSet
+
+_REMEDY = "Nothing was deployed. Look at what changed between the build and this bundle"
+_TIMINGS = 20  # below this, one slow request decides the share
+
+
+def bless(
+    bundle: Path,
+    *,
+    python: str,
+    memory_limit_bytes: int | None = None,
+    latency_ms: float | None = None,
+    latency_share: float = 0.95,
+    ready_timeout_s: float = 60.0,
+    server_options: Iterable[str] = (),
+) -> Blessing:
+    """Start the bundle where it lies, ask every golden request, compare with both recorded answers.
+
+    Args:
+        bundle: a folder as `write_bundle` leaves it.
+        python: the interpreter that will run it; has what the bundle's requirements.txt lists.
+        memory_limit_bytes: bound of the server's peak memory, loading included.
+        latency_ms: bound of `latency_share` of the requests, asked one at a time; None to only measure.
+        latency_share: see `latency_ms`.
+        ready_timeout_s: bound for loading and warming.
+        server_options: more arguments for the server.
+
+    Raises:
+        GateError: it doesn't start, an answer is off (with the differences), or a limit is passed.
+        IntegrityError: the bundle isn't what its SHA256SUMS says.
+    """
+    digest = verify_bundle(bundle)
+    servable = read_servable(bundle / "servable")
+    if servable.golden is None:
+        raise GateError(f"bundle {bundle} can't be blessed", found="no golden requests", wanted="golden.json")
+    golden = load_golden(servable.golden)
+    # Without PYTHONPATH: the bundle has to work from its own files, as it will on the host.
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    try:
+        with (
+            serve(
+                [python, str(bundle / "start.py"), *server_options], ready_timeout_s=ready_timeout_s, env=env
+            ) as server,
+            Client(server.base_url, servable.name) as client,
+        ):
+            comparison = ask(client, golden)
+            latencies = _latencies(client, golden) if comparison.passed else [0.0]
+            peak = server.peak_memory_bytes()
+            words = server.last_words()
+    except (InputError, ProbeError, UnavailableError) as e:
+        raise GateError(f"bundle {bundle} does not serve", found=str(e), remedy=_REMEDY) from e
+    _require_match(comparison, bundle, words)
+    _require_memory(peak, memory_limit_bytes, bundle)
+    _require_latency(latencies, latency_ms, latency_share, bundle)
+    if verify_bundle(bundle) != digest:  # serving must leave the bundle as it was
+        raise GateError(f"bundle {bundle} was changed while it was asked", wanted=digest, remedy=_REMEDY)
+    original = comparison.parts[0]
+    return Blessing(
+        passed=True,
+        golden_matched=comparison.matched,
+        golden_total=comparison.total,
+        max_abs_error=original.max_abs_error,
+        bundle_digest=digest,
+        tolerance=original.tolerance,
+        peak_memory_bytes=peak,
+        latency_ms=statistics.median(latencies),
+    )
+
+
+def _latencies(client: Client, golden: GoldenSet) -> list[float]:
+    """Milliseconds of single requests, each golden one as often as it takes to have enough of them."""
+    latencies: list[float] = []
+    while len(latencies) < _TIMINGS:
+        for request in golden.requests:
+            start = time.perf_counter()
+            client.infer(request.inputs)
+            latencies.append((time.perf_counter() - start) * 1000)
+    return latencies
+
+
+def _require_match(comparison: Comparison, bundle: Path, words: str) -> None:
+    if not comparison.passed:
+        differences = "\n".join(comparison.mismatches)
+        raise GateError(
+            f"bundle {bundle} gives wrong answers",
+            found=f"{comparison.matched} of {comparison.total} golden requests match:\n{differences}",
+            wanted="all of them",
+            remedy=f"{_REMEDY}; the server's last words: {words}",
+        )
+
+
+def _require_memory(peak: int, limit: int | None, bundle: Path) -> None:
+    if limit is not None and peak > limit:
+        raise GateError(
+            f"bundle {bundle} needs too much memory",
+            found=f"{peak} bytes at its peak",
+            wanted=f"{limit} or less",
+            remedy="Raise the limit or compress the model further",
+        )
+
+
+def _require_latency(latencies: list[float], bound_ms: float | None, share: float, bundle: Path) -> None:
+    if bound_ms is None:
+        return
+    within = sum(latency <= bound_ms for latency in latencies) / len(latencies)
+    if within < share:
+        raise GateError(
+            f"bundle {bundle} is too slow",
+            found=f"{within:.1%} of {len(latencies)} requests within {bound_ms:g} ms,"
+            f" median {statistics.median(latencies):.3g} ms",
+            wanted=f"{share:.1%}",
+            remedy="Raise the objective, compress the model further, or give it more threads",
+        )
