@@ -10,6 +10,7 @@ Layout below the store's URL:
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import tempfile
@@ -20,7 +21,7 @@ from typing import Any
 
 import fsspec
 
-from airflow_model_deploy.engine.artifacts.canonical import canonical_json
+from airflow_model_deploy.engine.artifacts.canonical import canonical_json, file_sha256
 from airflow_model_deploy.engine.artifacts.files import (
     check_file,
     check_folder,
@@ -28,10 +29,12 @@ from airflow_model_deploy.engine.artifacts.files import (
     list_files,
     write_atomically,
 )
-from airflow_model_deploy.engine.artifacts.manifest import Description, Manifest
+from airflow_model_deploy.engine.artifacts.manifest import Description, FileEntry, Manifest
 from airflow_model_deploy.engine.artifacts.reference import Reference
 from airflow_model_deploy.engine.errors import InputError, IntegrityError, UnavailableError
 
+# Refusals that waiting doesn't mend; a full disk may be emptied.
+_LASTING = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 MANIFEST, FILES = "manifest.json", "files"
 
 
@@ -61,17 +64,18 @@ class Store:
     def publish(self, folder: Path, description: Description) -> tuple[Reference, Manifest]:
         """Publish a folder: files first, verified as they arrive, the manifest last.
 
-        Publishing the same content again changes nothing. An earlier attempt that died half-way is completed.
+        Publishing the same content again changes nothing but what is missing or damaged: an attempt that died
+        half-way is completed.
         """
         manifest = Manifest(description=description, files=list_files(folder))
         reference = self.reference(manifest.digest)
-        if self._has_valid_manifest(reference):
-            return reference, manifest
         target = self._path(reference)
         with _storing(self.url):
             for entry in manifest.files:
-                self._put(folder / entry.path, f"{target}/{FILES}/{entry.path}", entry.size)
-            self._write(f"{target}/{MANIFEST}", canonical_json(manifest.to_json()))
+                if not self._holds(f"{target}/{FILES}/{entry.path}", entry):
+                    self._put(folder / entry.path, f"{target}/{FILES}/{entry.path}", entry.size)
+            if not self._has_valid_manifest(reference):
+                self._write(f"{target}/{MANIFEST}", canonical_json(manifest.to_json()))
         return reference, manifest
 
     def reference(self, digest: str) -> Reference:
@@ -123,10 +127,7 @@ class Store:
             return False
         folder = f"{self._path(reference)}/{FILES}"
         for entry in self.manifest(reference).files:
-            try:
-                if self._fs.size(f"{folder}/{entry.path}") != entry.size:
-                    return False
-            except FileNotFoundError:
+            if self._size(f"{folder}/{entry.path}") != entry.size:
                 return False
         return True
 
@@ -162,15 +163,29 @@ class Store:
         except IntegrityError:
             return False
 
+    def _holds(self, path: str, entry: FileEntry) -> bool:
+        if self._size(path) != entry.size:
+            return False
+        # Elsewhere the content would have to be fetched to be hashed; there a size is taken at its word.
+        return not self._local or file_sha256(Path(path)) == entry.sha256
+
+    def _size(self, path: str) -> int | None:
+        try:
+            size: int = self._fs.size(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return size
+
     def _put(self, source: Path, target: str, size: int) -> None:
         if self._local:
             _copy_atomically(source, Path(target))
         else:
             self._fs.put_file(str(source), target)
-        if self._fs.size(target) != size:
+        found = self._size(target)
+        if found != size:
             raise UnavailableError(
                 f"{target} did not arrive whole",
-                found=f"{self._fs.size(target)} bytes",
+                found=f"{found} bytes",
                 wanted=f"{size} bytes",
                 remedy="Run the step again.",
             )
@@ -184,7 +199,7 @@ class Store:
     def _read(self, path: str) -> Any:
         try:
             return json.loads(self._fs.cat_file(path))
-        except (FileNotFoundError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         except PermissionError as error:
             raise InputError(
@@ -197,18 +212,18 @@ def _storing(url: str) -> Iterator[None]:
     """Turn the operating system's refusals into errors that name the store."""
     try:
         yield
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno not in _LASTING:
+            raise UnavailableError(
+                f"writing to the store {url} failed",
+                found=str(error),
+                remedy="Free space or restore access; nothing was published. Then run the step again.",
+            ) from error
         raise InputError(
             f"the store {url} can't be written",
             found=str(error),
             wanted="a place that this user may write",
             remedy="Give this user access, or name another store.",
-        ) from error
-    except OSError as error:
-        raise UnavailableError(
-            f"writing to the store {url} failed",
-            found=str(error),
-            remedy="Free space or restore access; nothing was published. Then run the step again.",
         ) from error
 
 

@@ -1,0 +1,155 @@
+"""`model-deploy`: one step anywhere, without Airflow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow_model_deploy.engine.errors import InputError, ModelDeployError
+from airflow_model_deploy.engine.steps import (
+    STEP_NAMES,
+    StepRequest,
+    get_step,
+    requirements,
+    run_request,
+    spec_schema,
+)
+
+EXIT_FAILED, EXIT_USAGE, EXIT_TRANSIENT = 1, 2, 75
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0 done, 1 failed for good, 2 usage, 75 may succeed later)."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
+    for noisy in ("httpx", "httpcore", "onnxscript", "onnx_ir", "torch.onnx", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        code: int = arguments.function(arguments)
+    except ModelDeployError as error:
+        print(f"model-deploy: {error}", file=sys.stderr)  # noqa: T201
+        return EXIT_FAILED if error.permanent else EXIT_TRANSIENT
+    return code
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    options: dict[str, Any] = {}
+    if arguments.lifeline:
+        from airflow_model_deploy.engine.lifeline import hold
+
+        options = hold().get("store_options", {})
+    request = StepRequest.from_json(_read_json(arguments.request))
+    if request.step != arguments.step:
+        raise InputError(
+            f"the request in {arguments.request} is for another step",
+            found=request.step,
+            wanted=arguments.step,
+            remedy="Name the request's step.",
+        )
+    result = run_request(request, options=options)
+    if not request.result:
+        _print(result.to_json())
+    if result.status == "succeeded":
+        return 0
+    return EXIT_FAILED if (result.error or {}).get("permanent", True) else EXIT_TRANSIENT
+
+
+def _steps(arguments: argparse.Namespace) -> int:
+    names = [arguments.step] if arguments.step else list(STEP_NAMES)
+    steps = [get_step(name) for name in names]
+    _print(
+        {
+            step.name: {
+                "summary": step.summary,
+                "pure": step.pure,
+                "inputs": list(step.inputs),
+                "optional_inputs": list(step.optional),
+                "spec": spec_schema(step.spec),
+            }
+            for step in steps
+        }
+    )
+    return 0
+
+
+def _requirements(arguments: argparse.Namespace) -> int:
+    print("\n".join(requirements(arguments.step)))  # noqa: T201
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from airflow_model_deploy.engine.steps.verify import verify
+
+    _print(verify(arguments.uri, arguments.digest))
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from airflow_model_deploy.engine.steps.service import service_status
+
+    _print(service_status(Path(arguments.root), arguments.name))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="model-deploy", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run one step from a request file")
+    run.add_argument("step", choices=STEP_NAMES, metavar="STEP")
+    run.add_argument(
+        "--request",
+        type=Path,
+        required=True,
+        help='JSON: {"schema_version": 1, "step", "spec", "inputs": {role: {"uri", "digest"}}, "store": URL}',
+    )
+    run.add_argument(
+        "--lifeline",
+        action="store_true",
+        help="read a line of JSON (secrets) from standard input, then end when standard input ends",
+    )
+    run.set_defaults(function=_run)
+
+    steps = commands.add_parser("steps", help="list the steps with the JSON schemas of their specs")
+    steps.add_argument("step", nargs="?", choices=STEP_NAMES, metavar="STEP")
+    steps.set_defaults(function=_steps)
+
+    needs = commands.add_parser("requirements", help="print what a step needs installed, for pip")
+    needs.add_argument("step", choices=STEP_NAMES, metavar="STEP")
+    needs.set_defaults(function=_requirements)
+
+    check = commands.add_parser("verify", help="check an artifact and all it was made from, file by file")
+    check.add_argument("uri", help="the artifact's folder in its store")
+    check.add_argument("--digest", help="the digest it must have; otherwise the one in its uri")
+    check.set_defaults(function=_verify)
+
+    state = commands.add_parser("status", help="print what a host serves")
+    state.add_argument("--root", required=True, help="folder of the host's services")
+    state.add_argument("--name", required=True, help="the service")
+    state.set_defaults(function=_status)
+    return parser
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"the request {path} can't be read",
+            found=f"{type(error).__name__}: {error}",
+            wanted="a JSON file",
+            remedy="See `model-deploy run --help`.",
+        ) from error
+
+
+def _print(value: Any) -> None:
+    print(json.dumps(value, indent=2, sort_keys=True))  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())

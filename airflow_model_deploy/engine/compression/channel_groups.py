@@ -1,0 +1,166 @@
+"""Finds the layers whose channels can only go together; the one module that knows Torch-Pruning."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_model_deploy.engine.errors import InputError
+from airflow_model_deploy.engine.models import Dimension, is_depthwise, width
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Part:
+    """One dimension of one module, and which channel of the group each of its indices belongs to.
+
+    A flattened feature map gives one channel several indices: `indices` and `roots` then repeat roots.
+    """
+
+    module: str
+    dimension: Dimension
+    indices: tuple[int, ...]
+    roots: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels 0..size-1 of one layer, and every part that shrinks with them.
+
+    Args:
+        size: number of channels.
+        parts: what depends on them, the layer itself first.
+        blocks: grouped convolutions ask for as many kept channels in each of this many equal blocks.
+        normalized: whether a layer norm takes its statistics over these channels.
+    """
+
+    size: int
+    parts: tuple[Part, ...]
+    blocks: int
+    normalized: bool
+
+    def scores(self, model: nn.Module, power: int) -> Tensor:
+        """Sum of |w|**power over every weight that belongs to a channel; shape [size], float64."""
+        import torch
+
+        modules = dict(model.named_modules())
+        total = torch.zeros(self.size, dtype=torch.float64)
+        for part in self.parts:
+            per_index = _norms(modules[part.module], part.dimension, power)
+            if per_index is not None:
+                total.index_add_(0, torch.tensor(part.roots), per_index[list(part.indices)])
+        return total
+
+
+def _norms(module: nn.Module, dimension: str, power: int) -> Tensor | None:
+    """Per index of the dimension, the sum of |w|**power."""
+    import torch
+
+    weight = getattr(module, "weight", None)
+    if weight is None:
+        return None
+    powers: Tensor = weight.detach().to("cpu", torch.float64).abs() ** power
+    if dimension == "out" or is_depthwise(module):
+        return powers.flatten(1).sum(1) if powers.dim() > 1 else powers
+    groups = int(getattr(module, "groups", 1))
+    return torch.cat([rows.transpose(0, 1).flatten(1).sum(1) for rows in powers.chunk(groups, 0)])
+
+
+def channel_groups(
+    model: nn.Module, example_inputs: tuple[Tensor, ...], kept_whole: set[str]
+) -> list[ChannelGroup]:
+    """Every group that Surgery can cut: no model output, no excluded, shared or unknown layer in it."""
+    twin = copy.deepcopy(model).eval()
+    for parameter in twin.parameters():
+        parameter.requires_grad_(True)  # the tracer follows gradients, through frozen layers too
+    names = {module: name for name, module in twin.named_modules()}
+    shared = _with_shared_weights(twin)
+    found = []
+    for items, outputs in _trace(twin, example_inputs):
+        group = _read_group(items, outputs, names)
+        if group is None:
+            continue
+        producers = {part.module for part in group.parts if part.dimension == "out"}
+        if not producers & kept_whole and not {part.module for part in group.parts} & shared:
+            found.append(group)
+    return found
+
+
+def _trace(twin: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[tuple[list[Any], set[Any]]]:
+    """(items of a group, modules or operations at the model's outputs) for every group."""
+    import torch
+    import torch_pruning
+
+    try:
+        with torch.enable_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            graph = torch_pruning.DependencyGraph()
+            graph.build_dependency(
+                twin, example_inputs, forward_fn=lambda model, args: model(*args), verbose=False
+            )
+            ends = {node.module for node in graph.module2node.values() if not node.outputs}
+            groups = []
+            for group in graph.get_all_groups():
+                items = [
+                    (item.dep.target.module, graph.is_out_channel_pruning_fn(item.dep.handler),
+                     graph.is_in_channel_pruning_fn(item.dep.handler), list(item.idxs), list(item.root_idxs))
+                    for item in group
+                ]  # fmt: skip
+                groups.append((items, ends))
+    except (AttributeError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"tracing {type(twin).__name__}",
+            found=f"{type(error).__name__}: {error}",
+            wanted="a forward that runs on the example inputs and keeps gradients",
+            remedy="Give example inputs that fit forward, or prune single weights instead.",
+        ) from error
+    return groups
+
+
+def _read_group(items: list[Any], ends: set[Any], names: dict[Any, str]) -> ChannelGroup | None:
+    """The group in our terms; None where it reaches an output or a layer that Surgery cannot cut."""
+    from torch import nn
+
+    parts: list[Part] = []
+    blocks, normalized, size = 1, False, len(items[0][3])
+    for module, is_out, is_in, indices, roots in items:
+        reads = is_in and not is_out
+        if module in ends and not reads:
+            return None
+        if module not in names:
+            if isinstance(module, nn.Parameter):
+                return None
+            continue  # an operation without weights
+        if _has_no_channels(module):
+            continue
+        dimension: Dimension = "in" if reads else "out"
+        limit = width(module, dimension)
+        if limit is None or (indices and max(indices) >= limit):
+            return None
+        if isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups > 1 and not is_depthwise(module):
+            if sorted(indices) != list(range(limit)) or indices != roots:
+                return None
+            blocks = max(blocks, module.groups)
+        normalized = normalized or isinstance(module, nn.LayerNorm)
+        parts.append(Part(names[module], dimension, tuple(indices), tuple(roots)))
+    return ChannelGroup(size, tuple(parts), blocks, normalized)
+
+
+def _has_no_channels(module: nn.Module) -> bool:
+    from torch import nn
+
+    if isinstance(module, nn.PReLU):
+        return module.num_parameters == 1
+    return not list(module.parameters(recurse=False)) and not list(module.buffers(recurse=False))
+
+
+def _with_shared_weights(model: nn.Module) -> set[str]:
+    """Modules whose parameters another module uses too; cutting one would tear them apart."""
+    owners = [(name, id(p)) for name, m in model.named_modules() for p in m.parameters(recurse=False)]
+    counts = Counter(identity for _, identity in owners)
+    return {name for name, identity in owners if counts[identity] > 1}

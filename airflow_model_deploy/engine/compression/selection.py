@@ -1,0 +1,69 @@
+"""Selects what compression may touch, by patterns on names."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from airflow_model_deploy.engine.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import nn
+
+
+def prunable_weights(
+    model: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
+) -> dict[str, nn.Parameter]:
+    """The weights that pruning may touch: `weight` of every Conv* and Linear, by parameter name.
+
+    Args:
+        model: any torch model; a weight shared by two modules appears once.
+        include: shell-style patterns on names such as "features.0.weight".
+        exclude: patterns of names to leave alone, e.g. "*head*".
+    """
+    found = layer_weights(model)
+    chosen = matching(include, found, "include") - matching(exclude, found, "exclude")
+    if not chosen:
+        raise InputError(
+            f"weights to prune in {type(model).__name__}",
+            found=f"none of {len(found)} candidates left",
+            wanted="at least one weight of a Conv or Linear layer",
+            remedy="Widen include or narrow exclude.",
+        )
+    return {name: weight for name, weight in found.items() if name in chosen}
+
+
+def matching(patterns: Iterable[str], names: Iterable[str], label: str) -> set[str]:
+    """The names that any pattern matches; a pattern that matches none is an InputError."""
+    names = list(names)
+    found: set[str] = set()
+    for pattern in patterns:
+        hits = {name for name in names if fnmatchcase(name, pattern)}
+        if not hits and names:
+            shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
+            raise InputError(
+                f"{label} pattern {pattern!r}",
+                found="no match",
+                wanted=f"a match among {shown}",
+                remedy="Correct the pattern, or leave it out.",
+            )
+        found |= hits
+    return found
+
+
+def layer_weights(model: nn.Module) -> dict[str, nn.Parameter]:
+    """`weight` of every Conv* and Linear by parameter name, each shared one once."""
+    from torch import nn
+
+    convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    layers = (*convolutions, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
+    found: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for module_name, module in model.named_modules():
+        weight = module.weight if isinstance(module, layers) else None
+        if isinstance(weight, nn.Parameter) and weight.dim() >= 2 and id(weight) not in seen:
+            seen.add(id(weight))
+            found[f"{module_name}.weight" if module_name else "weight"] = weight
+    return found

@@ -1,0 +1,3 @@
+"""The places where a release can run."""
+
+from __future__ import annotations

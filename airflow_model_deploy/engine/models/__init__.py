@@ -1,0 +1,77 @@
+"""A model as files and as an object: torch folders, ONNX files, sessions, user code and data."""
+
+from __future__ import annotations
+
+from airflow_model_deploy.engine.models.data import Dataset, DataSource
+from airflow_model_deploy.engine.models.data import fingerprint as data_fingerprint
+from airflow_model_deploy.engine.models.data import load as load_data
+from airflow_model_deploy.engine.models.machine import CpuFingerprint, cpu_fingerprint
+from airflow_model_deploy.engine.models.onnx_check import check_onnx
+from airflow_model_deploy.engine.models.onnx_file import file_size, load_onnx, read_signature, save_onnx
+from airflow_model_deploy.engine.models.onnx_precision import onnx_precision, weight_precisions
+from airflow_model_deploy.engine.models.reproducible import reproducible
+from airflow_model_deploy.engine.models.runtime import (
+    OptimizationLevel,
+    SessionSettings,
+    create_session,
+    ort_errors,
+    run,
+)
+from airflow_model_deploy.engine.models.surgery import Cut, Dimension, Surgery, is_depthwise, width
+from airflow_model_deploy.engine.models.timing import interleaved_seconds
+from airflow_model_deploy.engine.models.torch_model import (
+    build_model,
+    fill_model,
+    load_torch_model,
+    read_factory,
+    read_model_description,
+    save_torch_model,
+)
+from airflow_model_deploy.engine.models.usercode import (
+    UserCode,
+    UserFunction,
+    collect_functions,
+    locate,
+    resolve,
+)
+from airflow_model_deploy.engine.models.weights import load_weights
+
+__all__ = [
+    "CpuFingerprint",
+    "Cut",
+    "DataSource",
+    "Dataset",
+    "Dimension",
+    "OptimizationLevel",
+    "SessionSettings",
+    "Surgery",
+    "UserCode",
+    "UserFunction",
+    "build_model",
+    "check_onnx",
+    "collect_functions",
+    "cpu_fingerprint",
+    "create_session",
+    "data_fingerprint",
+    "file_size",
+    "fill_model",
+    "interleaved_seconds",
+    "is_depthwise",
+    "load_data",
+    "load_onnx",
+    "load_torch_model",
+    "load_weights",
+    "locate",
+    "onnx_precision",
+    "ort_errors",
+    "read_factory",
+    "read_model_description",
+    "read_signature",
+    "reproducible",
+    "resolve",
+    "run",
+    "save_onnx",
+    "save_torch_model",
+    "weight_precisions",
+    "width",
+]

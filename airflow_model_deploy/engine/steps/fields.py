@@ -1,0 +1,27 @@
+"""Fields that several specs share, with their limits and descriptions."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from airflow_model_deploy.engine.models import UserFunction
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?$"
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=NAME_PATTERN,
+        description="the model's name: lower-case letters, digits and dashes, at most 40",
+    ),
+]
+Metric = Annotated[
+    str | UserFunction,
+    Field(
+        description="'accuracy', 'mae', 'rmse', or a function of the author's: metric(outputs, targets) -> float"
+    ),
+]
+Seed = Annotated[int, Field(ge=0, lt=2**32, description="every random choice follows from it")]
+Threads = Annotated[int, Field(ge=1, le=1024, description="threads to compute with")]

@@ -1,0 +1,149 @@
+"""Take in a model that exists: weights for a factory, an ONNX file, or an artifact of the store."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from airflow_model_deploy.engine.artifacts import Description, Signature, file_sha256
+from airflow_model_deploy.engine.errors import InputError, IntegrityError
+from airflow_model_deploy.engine.models import (
+    DataSource,
+    UserFunction,
+    build_model,
+    check_onnx,
+    fill_model,
+    load_data,
+    load_onnx,
+    load_weights,
+    onnx_precision,
+    read_signature,
+    save_onnx,
+)
+from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.export import MODEL
+from airflow_model_deploy.engine.steps.fields import Metric, Name
+from airflow_model_deploy.engine.steps.quality import onnx_quality, torch_quality
+from airflow_model_deploy.engine.steps.spec import spec
+from airflow_model_deploy.engine.steps.torch_artifacts import write_torch
+
+logger = logging.getLogger(__name__)
+
+_ARTIFACT = re.compile(r"/artifacts/sha256-([0-9a-f]{64})/?$")
+
+
+@spec
+class IngestSpec:
+    """Where the model is, and what is needed to load and judge it."""
+
+    name: Name
+    source: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="a .safetensors, .pt or .pth file with a state dict, an .onnx file (a path or a URL that"
+            " fsspec reads), or the URI of an artifact in the store",
+        ),
+    ]
+    sha256: Annotated[
+        str | None, Field(pattern=r"^[0-9a-f]{64}$", description="what the file must hash to")
+    ] = None
+    factory: Annotated[UserFunction | None, Field(description="returns the torch.nn.Module for the weights")] = None
+    data: Annotated[
+        DataSource | None, Field(description="example inputs and the test split; a torch model needs it")
+    ] = None
+    metric: Metric = "accuracy"
+
+
+def ingest(spec: IngestSpec, inputs: Inputs, context: StepContext) -> StepOutput:
+    """Check the model, load it once, and make it an artifact with a signature."""
+    del inputs
+    match = _ARTIFACT.search(spec.source)
+    if match:
+        reference = context.store.reference(f"sha256:{match.group(1)}")
+        context.store.fetch(reference, context.scratch)
+        return StepOutput(passed_on=reference, details={"source": "an artifact of the store"})
+    path = _local(spec.source, context.folder("source"))
+    found = file_sha256(path)
+    if spec.sha256 and found != spec.sha256:
+        raise IntegrityError(
+            f"the model file {spec.source} is not the one asked for",
+            found=f"sha256 {found}",
+            wanted=f"sha256 {spec.sha256}",
+            remedy="Get the file again, or correct the sha256.",
+        )
+    folder = context.folder("model")
+    if path.suffix == ".onnx":
+        signature, metrics, form = *_onnx(spec, path, folder, context), "onnx"
+    else:
+        signature, metrics, form = *_torch(spec, path, folder, context), "torch"
+    return StepOutput(
+        folder=folder,
+        description=Description(
+            name=spec.name, kind="model", format=form, signature=signature, metrics={**metrics, "source_sha256": found}
+        ),
+        details={"source": Path(spec.source).name},
+    )
+
+
+def _onnx(spec: IngestSpec, path: Path, folder: Path, context: StepContext) -> tuple[Signature, dict[str, object]]:
+    check_onnx(path)
+    # Loaded and saved, so that weights kept in files beside the graph come along.
+    save_onnx(load_onnx(path, external_data=True), folder / MODEL)
+    quality = onnx_quality(path, spec.data, spec.metric, context.resolve)
+    return read_signature(path), {**quality, "precision": onnx_precision(path)}
+
+
+def _torch(spec: IngestSpec, path: Path, folder: Path, context: StepContext) -> tuple[Signature, dict[str, object]]:
+    if spec.factory is None or spec.data is None:
+        raise InputError(
+            f"the weights in {spec.source} can't be loaded by themselves",
+            found=f"factory {'given' if spec.factory else 'missing'}, data {'given' if spec.data else 'missing'}",
+            wanted="a factory that builds the module, and data for its example inputs",
+            remedy="Choose a model that the Dag's author has listed, or give an ONNX file.",
+        )
+    model = build_model(context.resolve(spec.factory.path), spec.factory.options, spec.factory.path)
+    fill_model(model, load_weights(path), source=spec.source)
+    example = load_data(spec.data, "test", context.resolve)
+    signature = write_torch(folder, model, factory=spec.factory, example=example.inputs)
+    return signature, torch_quality(model, spec.data, spec.metric, context.resolve)
+
+
+def _local(source: str, scratch: Path) -> Path:
+    """Return a local path of the source, fetched where it is a URL."""
+    if "://" not in source:
+        path = Path(source)
+    else:
+        import fsspec
+
+        file_system, remote = fsspec.core.url_to_fs(source)
+        path = scratch / Path(remote).name
+        if file_system.isfile(remote):
+            file_system.get_file(remote, str(path))
+    if not path.is_file():
+        raise InputError(
+            f"there is no model file at {source}",
+            wanted="a .safetensors, .pt, .pth or .onnx file, or the URI of an artifact",
+            remedy="Correct the location, or put the file where the step runs.",
+        )
+    if path.suffix not in (".safetensors", ".pt", ".pth", ".onnx"):
+        raise InputError(
+            f"the model file {source} is of no kind that can be taken in",
+            found=path.suffix or "no suffix",
+            wanted=".safetensors, .pt or .pth (state dicts), or .onnx",
+            remedy="Save the weights with safetensors.torch.save_file, or export the model to ONNX.",
+        )
+    return path
+
+
+STEP = Step(
+    name="ingest",
+    summary="Take in weights for a factory, an ONNX file, or an artifact.",
+    spec=IngestSpec,
+    function=ingest,
+    libraries=("torch", "numpy", "safetensors", "onnx", "onnxruntime"),
+)

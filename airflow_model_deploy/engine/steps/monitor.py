@@ -1,0 +1,78 @@
+"""Watch a deployed release for a window: probes and the server's own metrics, to a verdict."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from airflow_model_deploy.engine.deployment.targets.host import status
+from airflow_model_deploy.engine.monitoring import judge, observe
+from airflow_model_deploy.engine.packaging import Release, read_servable, revision_of
+from airflow_model_deploy.engine.probing import Client, load_golden
+from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.package import BUNDLE, RELEASE
+from airflow_model_deploy.engine.steps.service import Root, existing_service
+from airflow_model_deploy.engine.steps.spec import spec
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT_S = 10.0
+
+
+@spec
+class MonitorSpec:
+    """Which service, for how long, how often."""
+
+    target: Annotated[Literal["host"], Field(description="where the service runs")] = "host"
+    root: Root
+    window_s: Annotated[float, Field(gt=0, le=86_400, description="how long to watch")] = 10.0
+    interval_s: Annotated[float, Field(gt=0, description="from one probe to the next")] = 0.1
+
+
+def monitor(spec: MonitorSpec, inputs: Inputs, context: StepContext) -> StepOutput:
+    """Probe with golden requests, read the metrics at both ends, judge by the release's objectives."""
+    del context
+    source = inputs["release"]
+    release = Release.from_json(json.loads((source.folder / RELEASE).read_bytes()))
+    servable = read_servable(source.folder / BUNDLE / "servable")
+    service = existing_service(Path(spec.root), release.plan.name)
+    golden = load_golden(source.folder / BUNDLE / "servable" / "golden.json")
+    logger.info("watching %s for %g s", service.url, spec.window_s)
+    with Client(service.url, servable.name, _TIMEOUT_S) as client:
+        observation = observe(
+            client,
+            golden,
+            window_s=spec.window_s,
+            interval_s=spec.interval_s,
+            latency_ms=release.plan.objectives.latency_ms,
+            tell=logger.warning,
+        )
+    verdict = judge(observation, release.plan.objectives)
+    live, wanted = status(service).live, revision_of(release.bundle_digest)
+    if live != wanted:
+        reason = f"revision {live or 'none'} is live, the release's is {wanted}"
+        verdict = replace(verdict, status="failing", reasons=(reason, *verdict.reasons))
+    logger.info("%s: %s", verdict.status, "; ".join(verdict.reasons))
+    seen = observation.to_json()
+    latencies = sorted(seen.pop("probe_latencies_ms"))
+    return StepOutput(
+        main="release",
+        measurements={"latency_ms": latencies[len(latencies) // 2] if latencies else None},
+        details={"verdict": verdict.to_json(), "observation": seen, "url": service.url, "revision": live},
+    )
+
+
+STEP = Step(
+    name="monitor",
+    summary="Watch a deployed release and give a verdict.",
+    spec=MonitorSpec,
+    function=monitor,
+    inputs=("release",),
+    pure=False,
+    libraries=("numpy", "httpx", "prometheus-client"),
+)

@@ -1,0 +1,95 @@
+"""Prepare the release plan: what is to run where, under which objectives, with how much memory and CPU."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from airflow_model_deploy.engine.artifacts import Description, canonical_json
+from airflow_model_deploy.engine.errors import InputError
+from airflow_model_deploy.engine.packaging import (
+    GoldenPromise,
+    Objectives,
+    ReleasePlan,
+    Resources,
+    read_servable,
+)
+from airflow_model_deploy.engine.probing import load_golden
+from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.spec import spec
+
+PLAN = "plan.json"
+_MEMORY_STEP = 16 << 20
+
+
+@spec
+class PrepareSpec:
+    """The target, and what the service owes its callers."""
+
+    target: Annotated[Literal["host"], Field(description="where the release runs")] = "host"
+    latency_ms: Annotated[float, Field(gt=0, description="bound of a request")] = 100.0
+    latency_share: Annotated[float, Field(gt=0, le=1, description="share of requests within the bound")] = 0.95
+    max_error_share: Annotated[float, Field(ge=0, lt=1, description="share of requests that may fail")] = 0.01
+    min_requests: Annotated[int, Field(ge=1, description="fewer observations decide nothing")] = 20
+    memory_headroom: Annotated[
+        float, Field(ge=1, le=10, description="memory limit over the measured peak")
+    ] = 1.5
+
+
+def prepare(spec: PrepareSpec, inputs: Inputs, context: StepContext) -> StepOutput:
+    """Write the plan from the servable and from what `test` measured."""
+    servable = read_servable(inputs["servable"].folder)
+    evaluation: dict[str, Any] = json.loads((inputs["evaluation"].folder / "evaluation.json").read_bytes())
+    if evaluation["servable_digest"] != servable.digest or servable.golden is None:
+        raise InputError(
+            "the evaluation is of another servable",
+            found=evaluation["servable_digest"],
+            wanted=servable.digest,
+            remedy="Pass the test's result for this very servable.",
+        )
+    golden = load_golden(servable.golden)
+    memory = _rounded_up(evaluation["measured"]["peak_memory_bytes"] * spec.memory_headroom)
+    threads = int(servable.session["intra_op_threads"])
+    plan = ReleasePlan(
+        name=servable.name,
+        servable_digest=servable.digest,
+        target=spec.target,
+        strategy="blue-green",
+        objectives=Objectives(
+            latency_ms=spec.latency_ms,
+            latency_share=spec.latency_share,
+            max_error_share=spec.max_error_share,
+            min_requests=spec.min_requests,
+            max_memory_bytes=memory,
+        ),
+        golden=GoldenPromise(
+            requests=len(golden.requests),
+            original_tolerance=max(t.absolute for t in golden.tolerance["original"].values()),
+            built_tolerance=max(t.absolute for t in golden.tolerance["built"].values()),
+        ),
+        resources=Resources(cpu=float(threads), memory_bytes=memory, threads=threads),
+    )
+    folder = context.folder("plan")
+    (folder / PLAN).write_bytes(canonical_json(plan.to_json()))
+    return StepOutput(
+        folder=folder,
+        description=Description(name=servable.name, kind="plan", format="json"),
+        main="servable",
+        details={"target": spec.target, "memory_bytes": memory, "threads": threads},
+    )
+
+
+def _rounded_up(value: float) -> int:
+    return -int(-value // _MEMORY_STEP) * _MEMORY_STEP
+
+
+STEP = Step(
+    name="prepare",
+    summary="Write the release plan.",
+    spec=PrepareSpec,
+    function=prepare,
+    inputs=("servable", "evaluation"),
+    libraries=("numpy",),
+)

@@ -1,0 +1,51 @@
+"""How fast an ONNX file answers in this process, on one thread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from airflow_model_deploy.engine.evaluation import compare_speed
+from airflow_model_deploy.engine.models import Dataset, SessionSettings, create_session
+
+if TYPE_CHECKING:
+    import numpy as np
+
+THROUGHPUT_BATCH = 64
+
+
+def cpu_latency_ms(path: Path, feed: dict[str, np.ndarray], settings: SessionSettings | None = None) -> float:
+    """Return the least CPU milliseconds of a single sample."""
+    session = create_session(path, settings)
+    one = first_rows(feed, 1)
+    return 1e3 * compare_speed({"it": lambda: session.run(None, one)}, rounds=15).seconds["it"]
+
+
+def speedup_at_batch(
+    path: Path, settings: SessionSettings, baseline: Path, feed: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Compare throughput at batch 64 with a baseline file at ONNX Runtime's defaults, in turns, on one thread.
+
+    Returns samples per CPU second of both, and "speedup", their ratio.
+    """
+    batch = first_rows(feed, THROUGHPUT_BATCH)
+    ours, theirs = create_session(path, settings), create_session(baseline)
+    found = compare_speed({"baseline": lambda: theirs.run(None, batch), "built": lambda: ours.run(None, batch)})
+    rows = len(next(iter(batch.values())))
+    return {
+        "speedup": found.speedup["built"],
+        "throughput": rows / found.seconds["built"],
+        "baseline_throughput": rows / found.seconds["baseline"],
+    }
+
+
+def first_rows(feed: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:
+    """Return `count` samples, repeated where there are fewer."""
+    import numpy as np
+
+    return {name: np.resize(array, (count, *array.shape[1:])) for name, array in feed.items()}
+
+
+def enough(data: Dataset) -> Dataset:
+    """Return as many samples as a measurement uses."""
+    return data.spread(THROUGHPUT_BATCH)

@@ -1,0 +1,97 @@
+"""The base of all operators but the rollout: one engine step as one task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+
+from airflow_model_deploy.config import ModelCode
+from airflow_model_deploy.operators import execution
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_model_deploy.runners import Runner
+
+
+# What an optional argument is when it was not given: also as a template renders it.
+_UNSET = (None, "", "None")
+
+
+class StepOperator(BaseOperator):
+    """Run one engine step on the worker and return its result as a small dict.
+
+    The result holds ``artifact`` (uri and digest), ``metrics``, ``measurements``, ``details``, ``duration_s`` and
+    ``cached``. Other operators take it as input. Every Asset among the outlets gets digest and metrics as its
+    event's extra.
+
+    :param inputs: results or references of the artifacts that the step works on, by role. (templated)
+    :param spec: what the step shall do; validated after rendering. (templated)
+    :param code: the author's code for the model, or a mapping of names to it, from which ``name`` chooses.
+    :param name: the model's name. (templated)
+    :param store: URL of the artifact store. (templated)
+    :param python: interpreter with the engine. (templated)
+    """
+
+    step: ClassVar[str]
+    template_fields: Sequence[str] = ("inputs", "spec", "name", "store", "python")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"inputs": "json", "spec": "json"}
+    ui_color = "#e8f1fa"
+
+    def __init__(
+        self,
+        *,
+        inputs: Mapping[str, Any] | None = None,
+        spec: Mapping[str, Any] | None = None,
+        code: ModelCode | Mapping[str, ModelCode] | None = None,
+        name: str = "",
+        store: str | None = None,
+        python: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.inputs = dict(inputs or {})
+        self.spec = dict(spec or {})
+        self.code = code
+        self.name = name
+        self.store = store
+        self.python = python
+        self._runner: Runner | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the step; fails for good where trying again can't help."""
+        request = execution.make_request(
+            self.step_name(),
+            self.full_spec(context),
+            self.inputs,
+            store=self.store or None,
+            context=context,
+        )
+        from airflow_model_deploy.runners import WorkerRunner
+
+        self._runner = WorkerRunner(python=self.python or execution.default_python(), log=self.log)
+        result = execution.run_request(self._runner, request, log=self.log)
+        execution.announce(self.outlets, context, result)
+        return result
+
+    def step_name(self) -> str:
+        """Return the engine step to run."""
+        return self.step
+
+    def full_spec(self, context: Context) -> dict[str, Any]:
+        """Return the rendered spec with what the author's code adds; `None` leaves a field at its default."""
+        values = {key: value for key, value in self.spec.items() if value not in _UNSET}
+        if self.code is not None:
+            values |= self.code_spec(execution.choose_code(self.code, self.name), context)
+        return values
+
+    def code_spec(self, code: ModelCode, context: Context) -> dict[str, Any]:
+        """Return the fields that come from the author's code."""
+        return {"data": execution.render_data(code.data, self, context), "metric": code.metric}
+
+    def on_kill(self) -> None:
+        """End the step and everything it started."""
+        if self._runner is not None:
+            self._runner.cancel()

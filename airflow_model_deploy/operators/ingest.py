@@ -1,0 +1,43 @@
+"""Take in a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_model_deploy.config import ModelCode
+from airflow_model_deploy.operators.base import StepOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class IngestModelOperator(StepOperator):
+    """Make an artifact of weights with their factory, of an ONNX file, or check one that exists.
+
+    :param source: a .safetensors, .pt, .pth (state dicts) or .onnx file, or an artifact's URI. (templated)
+    :param name: the model's name. (templated)
+    :param sha256: what the file must hash to. (templated)
+    :param code: factory and data; an ONNX file needs none, its data only for measuring.
+    """
+
+    step = "ingest"
+
+    def __init__(
+        self,
+        *,
+        source: str,
+        name: str,
+        sha256: str | None = None,
+        code: ModelCode | Mapping[str, ModelCode] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(code=code, name=name, spec={"source": source, "sha256": sha256}, **kwargs)
+
+    def full_spec(self, context: Context) -> dict[str, Any]:
+        """Add the model's name."""
+        return super().full_spec(context) | {"name": self.name}
+
+    def code_spec(self, code: ModelCode, context: Context) -> dict[str, Any]:
+        """Add the factory."""
+        return super().code_spec(code, context) | {"factory": code.factory}

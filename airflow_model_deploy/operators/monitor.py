@@ -1,0 +1,55 @@
+"""Watch a service for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_model_deploy.operators import execution
+from airflow_model_deploy.operators.base import StepOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class MonitorReleaseOperator(StepOperator):
+    """Watch a deployed release for a window and give a verdict: healthy, degraded, failing or inconclusive.
+
+    :param release: the result of the packaging. (templated)
+    :param target: ``host``. (templated)
+    :param root: folder of the host's services. (templated)
+    :param window_s: how long to watch, in seconds. (templated)
+    :param interval_s: from one probe to the next, in seconds. (templated)
+    :param fail_on: verdicts that fail the task.
+    """
+
+    step = "monitor"
+    template_fields: Sequence[str] = (*StepOperator.template_fields, "root")
+
+    def __init__(
+        self,
+        *,
+        release: Any,
+        target: str | None = None,
+        root: str | None = None,
+        window_s: float | str | None = None,
+        interval_s: float | str | None = None,
+        fail_on: Sequence[str] = ("failing",),
+        **kwargs: Any,
+    ) -> None:
+        spec = {"target": target, "window_s": window_s, "interval_s": interval_s}
+        super().__init__(inputs={"release": release}, spec=spec, **kwargs)
+        self.root = root
+        self.fail_on = tuple(fail_on)
+
+    def full_spec(self, context: Context) -> dict[str, Any]:
+        """Add the service's place."""
+        return super().full_spec(context) | {"root": self.root or execution.default_host_root()}
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Watch; a verdict that is listed in `fail_on` fails the task for good."""
+        result = super().execute(context)
+        verdict = result["details"]["verdict"]
+        if verdict["status"] in self.fail_on:
+            execution.fail(f"the service is {verdict['status']}: {'; '.join(verdict['reasons'])}")
+        return result

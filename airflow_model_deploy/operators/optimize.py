@@ -1,0 +1,32 @@
+"""Optimize an ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_model_deploy.config import ModelCode
+from airflow_model_deploy.operators.base import StepOperator
+
+
+class OptimizeModelOperator(StepOperator):
+    """Choose graph optimizations and session settings for the worker's kind of CPU, by measurement.
+
+    :param model: the result of the task that made the model. (templated)
+    :param code: data to measure with.
+    :param name: chooses from a mapping of code. (templated)
+    :param threads: threads of one session. (templated)
+    """
+
+    step = "optimize"
+
+    def __init__(
+        self,
+        *,
+        model: Any,
+        code: ModelCode | Mapping[str, ModelCode],
+        name: str = "",
+        threads: int | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(inputs={"model": model}, code=code, name=name, spec={"threads": threads}, **kwargs)

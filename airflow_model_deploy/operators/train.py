@@ -1,0 +1,53 @@
+"""Train a model, or take one in where its source is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_model_deploy.config import ModelCode
+from airflow_model_deploy.operators.base import StepOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+class TrainModelOperator(StepOperator):
+    """Train a model with the author's own function; with a ``source``, ingest that instead.
+
+    :param code: factory, data and training function, or a mapping of names to them.
+    :param name: the model's name; chooses from a mapping. (templated)
+    :param epochs: passes over the training data. (templated)
+    :param seed: every random choice follows from it. (templated)
+    :param source: where a trained model is (weights, an ONNX file, an artifact's URI); empty: train. (templated)
+    """
+
+    template_fields: Sequence[str] = (*StepOperator.template_fields, "source")
+
+    def __init__(
+        self,
+        *,
+        code: ModelCode | Mapping[str, ModelCode],
+        name: str,
+        epochs: int | str | None = None,
+        seed: int | str | None = None,
+        source: str = "",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(code=code, name=name, spec={"epochs": epochs, "seed": seed}, **kwargs)
+        self.source = source
+
+    def step_name(self) -> str:
+        """Ingest where a source is named, else train."""
+        return "ingest" if self.source else "train"
+
+    def full_spec(self, context: Context) -> dict[str, Any]:
+        """Return the spec of whichever of the two steps runs."""
+        spec = super().full_spec(context) | {"name": self.name}
+        if self.source:
+            return {key: spec[key] for key in ("name", "data", "metric", "factory")} | {"source": self.source}
+        return spec
+
+    def code_spec(self, code: ModelCode, context: Context) -> dict[str, Any]:
+        """Add factory and training function."""
+        return super().code_spec(code, context) | {"factory": code.factory, "fit": code.fit}

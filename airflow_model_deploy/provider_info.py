@@ -1,0 +1,73 @@
+"""What Airflow discovers about this provider: data only, nothing imported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_MODULES = (
+    "build",
+    "build_image",
+    "evaluate",
+    "ingest",
+    "monitor",
+    "optimize",
+    "prepare",
+    "prune",
+    "quantize",
+    "rollback",
+    "rollout",
+    "train",
+)
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Return the provider's description in the form of Airflow's provider_info.schema.json."""
+    return {
+        "package-name": "airflow-model-deploy",
+        "name": "Model Deploy",
+        "description": "Takes a trained model through compression, gates and packaging to a watched service.",
+        "integrations": [
+            {
+                "integration-name": "Model Deploy",
+                "external-doc-url": "https://github.com/airflow-model-deploy/airflow-model-deploy",
+                "how-to-guide": ["/docs/operators.md"],
+                "tags": ["software"],
+            }
+        ],
+        "operators": [
+            {
+                "integration-name": "Model Deploy",
+                "python-modules": [f"airflow_model_deploy.operators.{name}" for name in _MODULES],
+            }
+        ],
+        "extra-links": ["airflow_model_deploy.links.ServiceLink"],
+        "config": {
+            "model_deploy": {
+                "description": "Where models and services live unless a Dag says otherwise.",
+                "options": {
+                    "store": {
+                        "description": "URL of the artifact store. Empty: model_deploy/store below AIRFLOW_HOME.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "file:///srv/model-deploy/store",
+                        "default": "",
+                    },
+                    "host_root": {
+                        "description": "Folder of the host target's services. Empty: model_deploy/host below"
+                        " AIRFLOW_HOME.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/srv/model-deploy/host",
+                        "default": "",
+                    },
+                    "python": {
+                        "description": "Interpreter that runs the steps on a worker. Empty: Airflow's own.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "/opt/model-deploy/bin/python",
+                        "default": "",
+                    },
+                },
+            }
+        },
+    }

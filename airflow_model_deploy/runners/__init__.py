@@ -1,0 +1,8 @@
+"""Where a step runs."""
+
+from __future__ import annotations
+
+from airflow_model_deploy.runners.base import Runner
+from airflow_model_deploy.runners.worker import WorkerRunner
+
+__all__ = ["Runner", "WorkerRunner"]

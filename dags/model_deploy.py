@@ -1,0 +1,195 @@
+"""The reference Dag: a trained model becomes a running, watched service.
+
+train -> compress -> quantize -> optimize -> build -> test -> prepare -> package -> deploy -> monitor
+
+To use it for your own model, list its code under MODELS. To retrain on a schedule, set SCHEDULE.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, Param
+
+from airflow_model_deploy import (
+    CompressionConfig,
+    DataSource,
+    GateConfig,
+    ModelCode,
+    ServiceConfig,
+    UserFunction,
+    model_deploy_pipeline,
+)
+from airflow_model_deploy.version_compat import scheduled_runs_only
+
+SCHEDULE = None  # "@weekly" retrains and deploys every week
+
+# The models that the form offers. Only what stands here can be imported by a run.
+MODELS = {
+    "digits": ModelCode(
+        factory=UserFunction("example_models.digits_model:build_model"),
+        fit=UserFunction("example_models.digits_model:fit"),
+        data=DataSource(
+            loader=UserFunction("example_models.digits_data:load"),
+            fingerprint=UserFunction("example_models.digits_data:fingerprint"),
+        ),
+        metric="accuracy",
+    ),
+}
+
+PARAMS = {
+    "model_name": Param(
+        "digits",
+        type="string",
+        enum=sorted(MODELS),
+        title="Model",
+        description="Which of the models that this Dag's author has listed. Its name is also the service's.",
+        section="Model",
+    ),
+    "model": Param(
+        "",
+        type="string",
+        title="Trained model",
+        description="Empty: train it. Otherwise where it is: weights (.safetensors), an .onnx file, or the URI of"
+        " an artifact from an earlier run.",
+        section="Model",
+    ),
+    "epochs": Param(
+        12,
+        type="integer",
+        minimum=1,
+        maximum=1000,
+        title="Training epochs",
+        description="Passes over the training data.",
+        section="Model",
+    ),
+    "prune_method": Param(
+        "channels",
+        type="string",
+        enum=["channels", "magnitude-mean", "magnitude-ratio", "none"],
+        values_display={
+            "channels": "whole channels: smaller and faster",
+            "magnitude-mean": "weights below the mean magnitude: compresses better",
+            "magnitude-ratio": "a share of the smallest weights: compresses better",
+            "none": "no pruning",
+        },
+        title="Pruning",
+        description="What is removed from the trained model.",
+        section="Compression",
+    ),
+    "prune_ratio": Param(
+        0.6,
+        type="number",
+        exclusiveMinimum=0,
+        exclusiveMaximum=1,
+        title="Pruned share",
+        description="Share of channels or weights that goes. Not used by the mean magnitude.",
+        section="Compression",
+    ),
+    "recovery_epochs": Param(
+        12,
+        type="integer",
+        minimum=0,
+        maximum=1000,
+        title="Recovery epochs",
+        description="Training after pruning, so that the rest makes up for what went.",
+        section="Compression",
+    ),
+    "quantization": Param(
+        "static",
+        type="string",
+        enum=["static", "dynamic", "none"],
+        values_display={
+            "static": "int8 weights and activations, calibrated (convolutions)",
+            "dynamic": "int8 weights, activations at run time (transformers)",
+            "none": "no quantization",
+        },
+        title="Quantization",
+        description="How numbers become 8-bit integers.",
+        section="Compression",
+    ),
+    "max_quality_drop": Param(
+        1.0,
+        type="number",
+        minimum=0,
+        title="Allowed loss of quality",
+        description="Against the trained model; percentage points for accuracy. More fails the run.",
+        section="Gates",
+    ),
+    "max_latency_ms": Param(
+        100.0,
+        type="number",
+        exclusiveMinimum=0,
+        title="Latency objective (ms)",
+        description="Bound of a single request, in the test and in service.",
+        section="Gates",
+    ),
+    "target": Param(
+        "host",
+        type="string",
+        enum=["host"],
+        title="Target",
+        description="Where the service runs: 'host' is the machine of the worker.",
+        section="Service",
+    ),
+    "port": Param(
+        8500,
+        type="integer",
+        minimum=1024,
+        maximum=65535,
+        title="Port",
+        description="Where the service listens, on 127.0.0.1.",
+        section="Service",
+    ),
+    "monitor_seconds": Param(
+        10,
+        type="integer",
+        minimum=1,
+        maximum=3600,
+        title="Watch for (s)",
+        description="How long the new service is watched before the verdict.",
+        section="Service",
+    ),
+}
+
+with DAG(
+    dag_id="model_deploy",
+    description="Train, compress, quantize, optimize, build, test, prepare, package, deploy and monitor a model.",
+    schedule=SCHEDULE,
+    catchup=False,
+    max_active_runs=1,  # one rollout of a service at a time
+    dagrun_timeout=timedelta(hours=12),
+    default_args={
+        "owner": "ml-platform",
+        "retries": 2,
+        "retry_delay": timedelta(seconds=10),
+        "execution_timeout": timedelta(hours=2),
+    },
+    params=PARAMS,
+    tags=["model-deploy", "reference"],
+    doc_md=__doc__,
+    **scheduled_runs_only(),
+) as dag:
+    model_deploy_pipeline(
+        code=MODELS,
+        name="{{ params.model_name }}",
+        source="{{ params.model }}",
+        epochs="{{ params.epochs }}",
+        compression=CompressionConfig(
+            prune_method="{{ params.prune_method }}",
+            prune_ratio="{{ params.prune_ratio }}",
+            recovery_epochs="{{ params.recovery_epochs }}",
+            quantization="{{ params.quantization }}",
+        ),
+        gates=GateConfig(
+            max_quality_drop="{{ params.max_quality_drop }}", max_latency_ms="{{ params.max_latency_ms }}"
+        ),
+        service=ServiceConfig(
+            target="{{ params.target }}",
+            port="{{ params.port }}",
+            latency_ms="{{ params.max_latency_ms }}",
+            window_s="{{ params.monitor_seconds }}",
+        ),
+        asset="model-deploy",
+        prefix_group_id=False,
+    )

@@ -1,0 +1,25 @@
+"""For installations that mount dags/ and plugins/ and put the package on the Python path without installing it.
+
+Registers what Airflow otherwise learns from the package's entry point. Where that entry point is installed, this
+file says nothing.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import ClassVar
+
+from airflow.plugins_manager import AirflowPlugin
+
+_INSTALLED = any(
+    entry.value.startswith("airflow_model_deploy.") for entry in entry_points(group="apache_airflow_provider")
+)
+
+if not _INSTALLED:
+    from airflow_model_deploy.links import ServiceLink
+
+    class ModelDeployMountedPlugin(AirflowPlugin):
+        """Makes the operators' links known to the UI."""
+
+        name = "model_deploy_mounted"
+        operator_extra_links: ClassVar[list[object]] = [ServiceLink()]

@@ -1,0 +1,106 @@
+"""A client that never stops asking, and a check as the golden requests make one."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tests.engine.serving.servables import expected, infer_body, request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_model_deploy.engine.deployment import host
+
+ROWS = [[1.0, 2.0, 3.0, 4.0]]
+
+
+@dataclass(frozen=True)
+class Result:
+    passed: bool
+    summary: str
+
+
+@dataclass
+class Check:
+    """Passes where the server answers as the linear model of this scale; remembers whom it asked."""
+
+    scale: float = 1.0
+    urls: list[str] = field(default_factory=list)
+
+    def __call__(self, url: str, release: Path) -> Result:
+        assert (release / "SHA256SUMS").is_file(), release
+        self.urls.append(url)
+        _, answer = request(f"{url}/v2/models/tiny/infer", infer_body(ROWS))
+        got = np.array(answer["outputs"][0]["data"])
+        distance = float(np.abs(got - expected(ROWS, self.scale).reshape(-1)).max())
+        return Result(distance < 1e-4, f"largest difference {distance:.3g}")
+
+
+@dataclass
+class Traffic:
+    """What a client saw: which version answered, and every failure."""
+
+    versions: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+    def ask(self, port: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request("POST", "/v2/models/tiny/infer", json.dumps(infer_body(ROWS)))
+            response = connection.getresponse()
+            body = response.read()
+            if response.status == 200:
+                self.versions[json.loads(body)["model_version"]] += 1
+            else:
+                self.failures.append(f"{response.status} {body!r}")
+        except (OSError, http.client.HTTPException) as error:
+            self.failures.append(repr(error))
+        finally:
+            connection.close()
+
+
+@contextlib.contextmanager
+def driving(service: host.Service, clients: int = 2) -> Iterator[Traffic]:
+    """Ask the public port, a new connection a request, until the block ends."""
+    traffic, done = Traffic(), threading.Event()
+
+    def drive() -> None:
+        while not done.is_set():
+            traffic.ask(service.port)
+            time.sleep(0.002)
+
+    threads = [threading.Thread(target=drive) for _ in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield traffic
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def process(status: host.HostStatus, revision: str) -> Any:
+    return next((p for p in status.processes if p.revision == revision), None)
+
+
+def every_pid(status: host.HostStatus) -> list[int]:
+    """The supervisor's process id, then the servers'."""
+    return [pid for pid in (status.supervisor, *(p.pid for p in status.processes)) if pid]

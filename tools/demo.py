@@ -1,0 +1,182 @@
+"""`make demo`: one run of the reference Dag in a real Airflow, from training to a watched service, and its report."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import time
+from typing import Any
+
+from airflow_server import REPOSITORY, AirflowServer, free_port, running_airflow, settings
+
+from airflow_model_deploy.engine.steps.service import service_status, stop_service
+
+DAG_ID, SERVICE = "model_deploy", "digits"
+DEMO = REPOSITORY / "demo"
+HOST_ROOT = DEMO / "host"
+STAGES = (
+    "train_model",
+    "compress_model",
+    "quantize_model",
+    "optimize_model",
+    "build_model",
+    "test_model",
+    "prepare_deployment",
+    "package_image",
+    "deploy_model",
+    "monitor_model",
+)
+_FINAL = {"success", "failed", "upstream_failed", "skipped", "removed"}
+
+
+def main() -> int:
+    """Run what the arguments ask for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--target", default="host", choices=["host"], help="where the model is deployed")
+    parser.add_argument("--keep", action="store_true", help="leave the service running")
+    parser.add_argument("--ui", action="store_true", help="start Airflow's UI and nothing else")
+    parser.add_argument("--port", type=int, default=8080, help="port of the UI")
+    parser.add_argument("--stop", action="store_true", help="stop the service")
+    arguments = parser.parse_args()
+    if arguments.stop:
+        stop_service(HOST_ROOT, SERVICE)
+        return 0
+    if arguments.ui:
+        return show_ui(arguments.port)
+    return demonstrate(arguments.target, keep=arguments.keep)
+
+
+def demonstrate(target: str, *, keep: bool) -> int:
+    """Run the Dag, print each stage as it ends, write the report; 0 if all of it is as promised."""
+    started = time.monotonic()
+    status = service_status(HOST_ROOT, SERVICE)
+    port = int(status["port"]) if status.get("port") else free_port()
+    print(f"Starting Airflow below {DEMO.relative_to(REPOSITORY)}/ …", flush=True)
+    with running_airflow(
+        DEMO / "airflow", dags=REPOSITORY / "dags", dag_ids=(DAG_ID,), **_model_deploy_settings()
+    ) as airflow:
+        print(f"Airflow is ready after {time.monotonic() - started:.0f} s. Triggering the Dag {DAG_ID}.\n", flush=True)
+        run_id = airflow.trigger(DAG_ID, {"target": target, "port": port, "model_name": SERVICE})
+        state = follow(airflow, run_id)
+        results = collect(airflow, run_id) if state == "success" else {}
+        if state != "success":
+            explain(airflow, run_id)
+    if state != "success":
+        stop_service(HOST_ROOT, SERVICE)
+        print(f"\nThe demo failed: the run {run_id} ended as {state}. Airflow's log: demo/airflow/airflow.log")
+        return 1
+    report = write_report(results, run_id)
+    summarise(report, time.monotonic() - started)
+    if keep:
+        tell_how_to_call(report["served"]["url"])
+    else:
+        stop_service(HOST_ROOT, SERVICE)
+        print("The service is stopped again; `make demo KEEP=1` leaves it running.")
+    return 0 if report["served"]["matched"] == report["served"]["golden_requests"] else 1
+
+
+def follow(airflow: AirflowServer, run_id: str) -> str:
+    """Print each stage as it ends; returns the run's final state."""
+    seen: set[str] = set()
+    while True:
+        state = airflow.run_state(DAG_ID, run_id)
+        tasks = {task["task_id"]: task for task in airflow.tasks(DAG_ID, run_id)}
+        for stage in STAGES:
+            task = tasks.get(stage)
+            if task and task["state"] in _FINAL and stage not in seen:
+                seen.add(stage)
+                print(f"  {len(seen):2}/10  {stage:20} {_outcome(airflow, run_id, task)}", flush=True)
+        if state in ("success", "failed"):
+            return state
+        time.sleep(0.5)
+
+
+def collect(airflow: AirflowServer, run_id: str) -> dict[str, dict[str, Any]]:
+    """Return every stage's result."""
+    return {stage: airflow.result(DAG_ID, run_id, stage) for stage in STAGES}
+
+
+def explain(airflow: AirflowServer, run_id: str) -> None:
+    """Print the end of the log of each failed stage."""
+    for task in airflow.tasks(DAG_ID, run_id):
+        if task["state"] == "failed":
+            lines = airflow.log(DAG_ID, run_id, task["task_id"], task["try_number"])
+            print(f"\nThe last lines of {task['task_id']}:")
+            print("\n".join(f"    {line}" for line in lines[-25:]))
+
+
+def write_report(results: dict[str, dict[str, Any]], run_id: str) -> dict[str, Any]:
+    """Write demo/report.json and demo/report.html."""
+    from airflow_model_deploy.engine.steps.report import report_of_run, write_run_report
+
+    report = report_of_run(results, run_id=run_id)
+    write_run_report(report, DEMO)
+    return report
+
+
+def summarise(report: dict[str, Any], seconds: float) -> None:
+    """Print the table and the three figures that count."""
+    print(f"\n{'stage':20} {'size':>10} {'accuracy':>9} {'latency':>10} {'time':>8}")
+    for stage in report["stages"]:
+        size, accuracy, latency = stage["size_bytes"], stage["accuracy"], stage["latency_ms"]
+        print(
+            f"{stage['stage']:20} "
+            f"{'' if size is None else f'{size / 1000:.1f} kB':>10} "
+            f"{'' if accuracy is None else f'{accuracy:.1%}':>9} "
+            f"{'' if latency is None else f'{latency:.3f} ms':>10} "
+            f"{stage['duration_s']:6.1f} s{'  cached' if stage['cached'] else ''}"
+        )
+    compression, served = report["compression"], report["served"]
+    print(
+        f"\n{compression['size_ratio']:.1f}x smaller, {compression['speedup']:.1f}x faster,"
+        f" {compression['accuracy_drop_points']:.2f} points of accuracy lost against the fp32 ONNX export."
+    )
+    print(
+        f"{served['matched']} of {served['golden_requests']} golden requests matched at {served['url']};"
+        f" verdict: {report['verdict']['status']}."
+    )
+    print(f"All of it took {seconds:.0f} s. Report: demo/report.html")
+
+
+def tell_how_to_call(url: str) -> None:
+    """Print how to ask the service."""
+    print(f"\nThe service runs at {url}. Ask it:\n")
+    zeros = ",".join(["0"] * 64)
+    print(
+        f"  curl -s {url}/v2/models/{SERVICE}/infer -d"
+        f' \'{{"inputs":[{{"name":"images","shape":[1,1,8,8],"datatype":"FP32","data":[{zeros}]}}]}}\'\n'
+    )
+    print("Stop it with: .venv/bin/python tools/demo.py --stop")
+
+
+def show_ui(port: int) -> int:
+    """Run Airflow in the foreground until it is interrupted."""
+    home = DEMO / "airflow"
+    home.mkdir(parents=True, exist_ok=True)
+    print(f"Airflow's UI will be at http://127.0.0.1:{port} (no password; Ctrl-C ends it).", flush=True)
+    environment = settings(home, port, REPOSITORY / "dags", **_model_deploy_settings())
+    try:
+        return subprocess.call([sys.executable, "-m", "airflow", "standalone"], env=environment, cwd=home)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _outcome(airflow: AirflowServer, run_id: str, task: dict[str, Any]) -> str:
+    if task["state"] != "success":
+        return str(task["state"])
+    result = airflow.result(DAG_ID, run_id, task["task_id"])
+    own = f"{result['duration_s']:5.1f} s"
+    digest = ((result.get("artifact") or {}).get("digest") or "")[7:19]
+    return f"{own}  {'found ' if result['cached'] else ''}{digest}".rstrip()
+
+
+def _model_deploy_settings() -> dict[str, str]:
+    return {
+        "AIRFLOW__MODEL_DEPLOY__STORE": f"file://{DEMO / 'store'}",
+        "AIRFLOW__MODEL_DEPLOY__HOST_ROOT": str(HOST_ROOT),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
