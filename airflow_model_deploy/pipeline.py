@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, TaskGroup
+from airflow.sdk import Asset, BaseOperator, TaskGroup
 
 from airflow_model_deploy.config import CompressionConfig, GateConfig, ModelCode, RunConfig, ServiceConfig
 from airflow_model_deploy.operators.build import BuildModelOperator
@@ -21,7 +20,7 @@ from airflow_model_deploy.operators.rollout import RolloutOperator
 from airflow_model_deploy.operators.train import TrainModelOperator
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperator
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ def read_config(section: str, option: str) -> str:
     try:
         from airflow.sdk import conf
     except ImportError:
-        from airflow.configuration import conf  # type: ignore[assignment,no-redef]
+        from airflow.configuration import conf  # type: ignore[assignment]
 
     value: Any = conf.get(section, option, fallback="")
     return str(value or "")

@@ -8,13 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 _READY_SECONDS = 240.0
@@ -37,7 +39,9 @@ class AirflowServer:
         """Call the REST API below /api/v2 and return its JSON."""
         response = self._client.request(method, f"/api/v2{path}", json=body)
         if response.status_code >= 400:
-            raise RuntimeError(f"Airflow answered {response.status_code} to {method} {path}: {response.text[:500]}")
+            raise RuntimeError(
+                f"Airflow answered {response.status_code} to {method} {path}: {response.text[:500]}"
+            )
         return response.json() if response.content else None
 
     def wait_until_ready(self, process: subprocess.Popen[bytes], dag_ids: tuple[str, ...]) -> None:
@@ -45,7 +49,9 @@ class AirflowServer:
         deadline = time.monotonic() + _READY_SECONDS
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                raise RuntimeError(f"Airflow ended with exit code {process.returncode}; see {self.home}/airflow.log")
+                raise RuntimeError(
+                    f"Airflow ended with exit code {process.returncode}; see {self.home}/airflow.log"
+                )
             if self._healthy() and all(self._has_dag(dag_id) for dag_id in dag_ids):
                 return
             time.sleep(0.5)
@@ -59,9 +65,9 @@ class AirflowServer:
 
     def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the run's task instances."""
-        found: list[dict[str, Any]] = self.call("GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100")[
-            "task_instances"
-        ]
+        found: list[dict[str, Any]] = self.call(
+            "GET", f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances?limit=100"
+        )["task_instances"]
         return found
 
     def run_state(self, dag_id: str, run_id: str) -> str:
@@ -87,7 +93,9 @@ class AirflowServer:
             health = self.call("GET", "/monitor/health")
         except (httpx.HTTPError, RuntimeError, ValueError, KeyError):
             return False
-        return all(health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor"))
+        return all(
+            health[part]["status"] == "healthy" for part in ("metadatabase", "scheduler", "dag_processor")
+        )
 
     def _has_dag(self, dag_id: str) -> bool:
         try:
@@ -100,7 +108,7 @@ class AirflowServer:
         return True
 
 
-def settings(home: Path, port: int, dags: Path, **more: str) -> dict[str, str]:
+def settings(home: Path, port: int, dags: Path, more: dict[str, str] | None = None) -> dict[str, str]:
     """Return the environment of such an Airflow."""
     values = {
         "AIRFLOW_HOME": str(home),
@@ -122,12 +130,17 @@ def settings(home: Path, port: int, dags: Path, **more: str) -> dict[str, str]:
         "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
         "PYTHONUNBUFFERED": "1",
     }
-    return {**os.environ, **values, **more}
+    return {**os.environ, **values, **(more or {})}
 
 
 @contextmanager
 def running_airflow(
-    home: Path, *, dags: Path, dag_ids: tuple[str, ...], port: int | None = None, **more: str
+    home: Path,
+    *,
+    dags: Path,
+    dag_ids: tuple[str, ...],
+    port: int | None = None,
+    more: dict[str, str] | None = None,
 ) -> Iterator[AirflowServer]:
     """Run `airflow standalone` for the time of the block; everything it started ends with it."""
     home.mkdir(parents=True, exist_ok=True)
@@ -136,7 +149,7 @@ def running_airflow(
     with (home / "airflow.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "airflow", "standalone"],
-            env=settings(home, port, dags, **more),
+            env=settings(home, port, dags, more),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -54,9 +54,12 @@ def demonstrate(target: str, *, keep: bool) -> int:
     port = int(status["port"]) if status.get("port") else free_port()
     print(f"Starting Airflow below {DEMO.relative_to(REPOSITORY)}/ …", flush=True)
     with running_airflow(
-        DEMO / "airflow", dags=REPOSITORY / "dags", dag_ids=(DAG_ID,), **_model_deploy_settings()
+        DEMO / "airflow", dags=REPOSITORY / "dags", dag_ids=(DAG_ID,), more=_model_deploy_settings()
     ) as airflow:
-        print(f"Airflow is ready after {time.monotonic() - started:.0f} s. Triggering the Dag {DAG_ID}.\n", flush=True)
+        print(
+            f"Airflow is ready after {time.monotonic() - started:.0f} s. Triggering the Dag {DAG_ID}.\n",
+            flush=True,
+        )
         run_id = airflow.trigger(DAG_ID, {"target": target, "port": port, "model_name": SERVICE})
         state = follow(airflow, run_id)
         results = collect(airflow, run_id) if state == "success" else {}
@@ -64,7 +67,9 @@ def demonstrate(target: str, *, keep: bool) -> int:
             explain(airflow, run_id)
     if state != "success":
         stop_service(HOST_ROOT, SERVICE)
-        print(f"\nThe demo failed: the run {run_id} ended as {state}. Airflow's log: demo/airflow/airflow.log")
+        print(
+            f"\nThe demo failed: the run {run_id} ended as {state}. Airflow's log: demo/airflow/airflow.log"
+        )
         return 1
     report = write_report(results, run_id)
     summarise(report, time.monotonic() - started)
@@ -155,7 +160,7 @@ def show_ui(port: int) -> int:
     home = DEMO / "airflow"
     home.mkdir(parents=True, exist_ok=True)
     print(f"Airflow's UI will be at http://127.0.0.1:{port} (no password; Ctrl-C ends it).", flush=True)
-    environment = settings(home, port, REPOSITORY / "dags", **_model_deploy_settings())
+    environment = settings(home, port, REPOSITORY / "dags", _model_deploy_settings())
     try:
         return subprocess.call([sys.executable, "-m", "airflow", "standalone"], env=environment, cwd=home)
     except KeyboardInterrupt:

@@ -6,9 +6,8 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.errors import InputError, ModelDeployError
 from airflow_model_deploy.engine.steps import (
@@ -19,6 +18,9 @@ from airflow_model_deploy.engine.steps import (
     run_request,
     spec_schema,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 EXIT_FAILED, EXIT_USAGE, EXIT_TRANSIENT = 1, 2, 75
 
@@ -32,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = arguments.function(arguments)
     except ModelDeployError as error:
-        print(f"model-deploy: {error}", file=sys.stderr)  # noqa: T201
+        print(f"model-deploy: {error}", file=sys.stderr)
         return EXIT_FAILED if error.permanent else EXIT_TRANSIENT
     return code
 
@@ -78,7 +80,7 @@ def _steps(arguments: argparse.Namespace) -> int:
 
 
 def _requirements(arguments: argparse.Namespace) -> int:
-    print("\n".join(requirements(arguments.step)))  # noqa: T201
+    print("\n".join(requirements(arguments.step)))
     return 0
 
 
@@ -148,7 +150,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _print(value: Any) -> None:
-    print(json.dumps(value, indent=2, sort_keys=True))  # noqa: T201
+    print(json.dumps(value, indent=2, sort_keys=True))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Sized
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 logger = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -20,7 +23,7 @@ def progress(items: Iterable[Item], label: str, total: int | None = None) -> Ite
     On a terminal this is a tqdm bar. Elsewhere it is a log line at the start of the work's last item and every
     five seconds in between, so that a task's log stays short.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     if sys.stderr.isatty():
         from tqdm import tqdm

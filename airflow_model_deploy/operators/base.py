@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_model_deploy.config import ModelCode
 from airflow_model_deploy.operators import execution
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from airflow.sdk import Context
 
+    from airflow_model_deploy.config import ModelCode
     from airflow_model_deploy.runners import Runner
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.config import GateConfig, ModelCode
 from airflow_model_deploy.operators.base import StepOperator
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class EvaluateModelOperator(StepOperator):

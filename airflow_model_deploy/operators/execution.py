@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,10 +13,11 @@ from airflow_model_deploy.config import DataSource, ModelCode
 from airflow_model_deploy.version_compat import read_config
 
 if TYPE_CHECKING:
-    import logging
+    from collections.abc import Mapping, Sequence
 
     from airflow_model_deploy.engine.steps import StepResult
     from airflow_model_deploy.runners import Runner
+    from airflow_model_deploy.runners.base import Log
 
 
 def choose_code(code: ModelCode | Mapping[str, ModelCode], name: str) -> ModelCode:
@@ -25,7 +25,9 @@ def choose_code(code: ModelCode | Mapping[str, ModelCode], name: str) -> ModelCo
     if isinstance(code, ModelCode):
         return code
     if name not in code:
-        fail(f"no model {name!r} is listed; found: {name!r}; wanted: one of {sorted(code)}; choose another name")
+        fail(
+            f"no model {name!r} is listed; found: {name!r}; wanted: one of {sorted(code)}; choose another name"
+        )
     return code[name]
 
 
@@ -75,7 +77,7 @@ def make_request(
         raise
 
 
-def run_request(runner: Runner, request: Any, *, log: logging.Logger) -> dict[str, Any]:
+def run_request(runner: Runner, request: Any, *, log: Log) -> dict[str, Any]:
     """Run a request to its end; failed ones raise, and what can't get better is not retried."""
     from airflow.providers.common.compat.sdk import AirflowException
 
@@ -147,4 +149,6 @@ def _result_name(context: Mapping[str, Any]) -> str:
     task = context["ti"]
     parts = (task.dag_id, task.run_id, task.task_id, str(task.map_index), str(task.try_number))
     # The random part keeps a killed run from being taken for this one.
-    return "runs/" + "/".join(re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in parts) + f"/{uuid4().hex}.json"
+    return (
+        "runs/" + "/".join(re.sub(r"[^A-Za-z0-9._-]", "_", part) for part in parts) + f"/{uuid4().hex}.json"
+    )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.config import ModelCode
 from airflow_model_deploy.operators.base import StepOperator
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow.sdk import Context
+
+    from airflow_model_deploy.config import ModelCode
 
 
 class IngestModelOperator(StepOperator):

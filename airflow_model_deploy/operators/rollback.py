@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.operators import execution
 from airflow_model_deploy.operators.base import StepOperator
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow.sdk import Context
 
 
@@ -23,10 +24,15 @@ class RollbackOperator(StepOperator):
     step = "rollback"
     template_fields: Sequence[str] = (*StepOperator.template_fields, "root")
 
-    def __init__(self, *, name: str, target: str | None = None, root: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, *, name: str, target: str | None = None, root: str | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(name=name, spec={"target": target}, **kwargs)
         self.root = root
 
     def full_spec(self, context: Context) -> dict[str, Any]:
         """Add the service and its place."""
-        return super().full_spec(context) | {"name": self.name, "root": self.root or execution.default_host_root()}
+        return super().full_spec(context) | {
+            "name": self.name,
+            "root": self.root or execution.default_host_root(),
+        }

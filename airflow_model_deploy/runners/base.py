@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_model_deploy.engine.steps import StepRequest, StepResult
+
+
+class Log(Protocol):
+    """What a runner needs of a logger; Airflow's own and the standard library's both are one."""
+
+    def info(self, event: str, *args: Any) -> Any:
+        """Log a line."""
+
+    def warning(self, event: str, *args: Any) -> Any:
+        """Log a line that deserves attention."""
 
 
 class Runner(ABC):
@@ -19,7 +30,9 @@ class Runner(ABC):
     """
 
     @abstractmethod
-    def start(self, request: StepRequest, *, store_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def start(
+        self, request: StepRequest, *, store_options: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Start a request. Credentials go by a private channel, never into arguments or files that others read."""
 
     @abstractmethod
@@ -28,7 +41,11 @@ class Runner(ABC):
 
     @abstractmethod
     def resume(
-        self, handle: Mapping[str, Any], request: StepRequest, *, store_options: Mapping[str, Any] | None = None
+        self,
+        handle: Mapping[str, Any],
+        request: StepRequest,
+        *,
+        store_options: Mapping[str, Any] | None = None,
     ) -> StepResult:
         """Find a started run again and wait for it."""
 

@@ -12,13 +12,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.runners.base import Runner
+from airflow_model_deploy.runners.base import Log, Runner
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_model_deploy.engine.steps import StepRequest, StepResult
 
 _CANCEL_SECONDS = 10.0
@@ -33,17 +34,21 @@ class WorkerRunner(Runner):
     :param log: where the step's lines go.
     """
 
-    def __init__(self, *, python: str | None = None, log: logging.Logger | None = None) -> None:
+    def __init__(self, *, python: str | None = None, log: Log | None = None) -> None:
         self.python = python or sys.executable
-        self.log = log or logging.getLogger(__name__)
+        self.log: Log = log or logging.getLogger(__name__)
         self._process: subprocess.Popen[bytes] | None = None
         self._request: StepRequest | None = None
         self._options: Mapping[str, Any] | None = None
 
-    def start(self, request: StepRequest, *, store_options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def start(
+        self, request: StepRequest, *, store_options: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """Start the subprocess; the request travels as a file that only this user reads."""
         self._request, self._options = request, store_options
-        with tempfile.NamedTemporaryFile("w", prefix="model-deploy-request-", suffix=".json", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="model-deploy-request-", suffix=".json", delete=False
+        ) as file:
             json.dump(request.to_json(), file)
         try:
             self._process = subprocess.Popen(
@@ -104,7 +109,11 @@ class WorkerRunner(Runner):
         )
 
     def resume(
-        self, handle: Mapping[str, Any], request: StepRequest, *, store_options: Mapping[str, Any] | None = None
+        self,
+        handle: Mapping[str, Any],
+        request: StepRequest,
+        *,
+        store_options: Mapping[str, Any] | None = None,
     ) -> StepResult:
         """Start anew: a subprocess never outlives its task."""
         del handle

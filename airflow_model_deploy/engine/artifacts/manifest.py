@@ -24,6 +24,7 @@ class FileEntry:
     sha256: str
 
     def to_json(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
         return {"path": self.path, "size": self.size, "sha256": self.sha256}
 
 
@@ -37,6 +38,7 @@ class StepRecord:
     tools: dict[str, str]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
         return {"name": self.name, "version": self.version, "spec": self.spec, "tools": self.tools}
 
 
@@ -71,13 +73,16 @@ class Manifest:
 
     @property
     def digest(self) -> str:
+        """Return "sha256:<hex>" of the canonical manifest."""
         return digest_of(self.to_json())
 
     @property
     def size_bytes(self) -> int:
+        """Return the size of all files together."""
         return sum(entry.size for entry in self.files)
 
     def to_json(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
         d = self.description
         return {
             "schema_version": self.schema_version,

@@ -34,9 +34,11 @@ class Reference:
 
     @property
     def short(self) -> str:
+        """Return the first 12 hex digits of the digest."""
         return self.digest.removeprefix("sha256:")[:12]
 
     def to_json(self) -> dict[str, str]:
+        """Return the same as JSON values."""
         return {"uri": self.uri, "digest": self.digest}
 
     @classmethod
@@ -44,7 +46,11 @@ class Reference:
         """Read {"uri", "digest"}, or a step's result that holds one under "artifact"."""
         if isinstance(value, dict) and isinstance(value.get("artifact"), dict):
             value = value["artifact"]
-        if isinstance(value, dict) and isinstance(value.get("uri"), str) and isinstance(value.get("digest"), str):
+        if (
+            isinstance(value, dict)
+            and isinstance(value.get("uri"), str)
+            and isinstance(value.get("digest"), str)
+        ):
             return cls(uri=value["uri"], digest=value["digest"])
         raise InputError(
             "this is no artifact reference",

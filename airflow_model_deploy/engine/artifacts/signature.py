@@ -21,10 +21,12 @@ class TensorSpec:
     dtype: str
 
     def to_json(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
         return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TensorSpec:
+        """Read what `to_json` wrote."""
         return cls(name=value["name"], shape=tuple(value["shape"]), dtype=value["dtype"])
 
 
@@ -36,10 +38,12 @@ class Signature:
     outputs: tuple[TensorSpec, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
         return {"inputs": [t.to_json() for t in self.inputs], "outputs": [t.to_json() for t in self.outputs]}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Signature:
+        """Read what `to_json` wrote."""
         return cls(
             inputs=tuple(TensorSpec.from_json(t) for t in value["inputs"]),
             outputs=tuple(TensorSpec.from_json(t) for t in value["outputs"]),

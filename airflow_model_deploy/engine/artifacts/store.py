@@ -14,10 +14,9 @@ import errno
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 
@@ -32,6 +31,9 @@ from airflow_model_deploy.engine.artifacts.files import (
 from airflow_model_deploy.engine.artifacts.manifest import Description, FileEntry, Manifest
 from airflow_model_deploy.engine.artifacts.reference import Reference
 from airflow_model_deploy.engine.errors import InputError, IntegrityError, UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 # Refusals that waiting doesn't mend; a full disk may be emptied.
 _LASTING = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
@@ -79,6 +81,7 @@ class Store:
         return reference, manifest
 
     def reference(self, digest: str) -> Reference:
+        """Return the reference that an artifact of this digest has here."""
         return Reference(uri=f"{self.url}/artifacts/{digest.replace(':', '-')}", digest=digest)
 
     def manifest(self, reference: Reference) -> Manifest:
@@ -126,10 +129,8 @@ class Store:
         if not self._has_valid_manifest(reference):
             return False
         folder = f"{self._path(reference)}/{FILES}"
-        for entry in self.manifest(reference).files:
-            if self._size(f"{folder}/{entry.path}") != entry.size:
-                return False
-        return True
+        files = self.manifest(reference).files
+        return all(self._size(f"{folder}/{entry.path}") == entry.size for entry in files)
 
     # -- small JSON files beside the artifacts --------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.models.usercode import UserFunction
 
 if TYPE_CHECKING:
-    import numpy as np
+    import numpy as np  # noqa: TC004 - pydantic never meets the classes that name it
 
 Resolve = Callable[[str], Callable[..., Any]]
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import ast
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_model_deploy.engine.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 _LIMIT_BYTES = 20 << 20
 _SHAPE = "'package.module:callable'"
@@ -43,6 +45,7 @@ class UserFunction:
 
     @property
     def module(self) -> str:
+        """Return the part before the colon."""
         return self.path.partition(":")[0]
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.artifacts import Signature, TensorSpec, list_files
@@ -16,8 +17,6 @@ from airflow_model_deploy.engine.packaging.session import checked_session
 from airflow_model_deploy.engine.probing import datatype, numpy_name, write_golden
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from airflow_model_deploy.engine.probing import GoldenSet
 
 INDEX = "servable.json"

@@ -6,6 +6,7 @@ Knows their rules; neither writes files (see `golden_file`) nor asks a server (s
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,8 +14,6 @@ from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.probing.protocol import to_tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import numpy as np
 
     Arrays = Mapping[str, np.ndarray[Any, Any]]

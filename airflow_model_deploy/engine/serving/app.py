@@ -7,18 +7,16 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from . import __version__, logs, protocol
+from .metrics import Metrics
 from .protocol import RequestError
+from .servable import Servable
 from .session import RunFailedError, Session, UnfitInputError
-
-if TYPE_CHECKING:
-    from .metrics import Metrics
-    from .servable import Servable
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 

@@ -35,6 +35,7 @@ class StepRequest:
     result: str | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
         return {
             "schema_version": SCHEMA_VERSION,
             "step": self.step,
@@ -47,6 +48,7 @@ class StepRequest:
 
     @classmethod
     def from_json(cls, value: Any) -> StepRequest:
+        """Read what `to_json` wrote."""
         try:
             if value["schema_version"] != SCHEMA_VERSION:
                 raise InputError(
@@ -58,7 +60,9 @@ class StepRequest:
             return cls(
                 step=value["step"],
                 spec=dict(value.get("spec") or {}),
-                inputs={role: Reference.from_json(item) for role, item in (value.get("inputs") or {}).items()},
+                inputs={
+                    role: Reference.from_json(item) for role, item in (value.get("inputs") or {}).items()
+                },
                 store=value["store"],
                 code=Reference.from_json(value["code"]) if value.get("code") else None,
                 result=value.get("result"),
@@ -103,12 +107,14 @@ class StepResult:
     error: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
+        """Return the same as JSON values."""
         value = {name: getattr(self, name) for name in self.__dataclass_fields__}
         value["artifact"] = self.artifact.to_json() if self.artifact else None
         return {"schema_version": SCHEMA_VERSION, **value}
 
     @classmethod
     def from_json(cls, value: Any) -> StepResult:
+        """Read what `to_json` wrote."""
         fields = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
         if fields.get("artifact"):
             fields["artifact"] = Reference.from_json(fields["artifact"])
@@ -144,10 +150,12 @@ class Input:
 
     @property
     def format(self) -> str:
+        """Return the format that its files are in."""
         return self.manifest.description.format
 
     @property
     def name(self) -> str:
+        """Return the model's name."""
         return self.manifest.description.name
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
@@ -35,6 +34,8 @@ from airflow_model_deploy.engine.steps.spec import spec
 from airflow_model_deploy.engine.steps.torch_artifacts import data_for, predict
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
 SESSION = "session.json"
@@ -44,7 +45,9 @@ SESSION = "session.json"
 class BuildSpec:
     """How many golden requests, and how far compression may have moved the answers."""
 
-    golden_requests: Annotated[int, Field(ge=16, le=1024, description="taken evenly from the test split")] = 16
+    golden_requests: Annotated[int, Field(ge=16, le=1024, description="taken evenly from the test split")] = (
+        16
+    )
     sample: Annotated[
         int, Field(ge=16, description="other test samples, from which the tolerance is derived")
     ] = 256
@@ -185,7 +188,11 @@ def _require_promise(golden: GoldenSet) -> None:
 
 def _inherited(source: Input) -> dict[str, object]:
     metrics = source.manifest.description.metrics
-    return {name: metrics[name] for name in ("metric", "quality", "higher_is_better", "samples") if name in metrics}
+    return {
+        name: metrics[name]
+        for name in ("metric", "quality", "higher_is_better", "samples")
+        if name in metrics
+    }
 
 
 STEP = Step(

@@ -28,7 +28,9 @@ class DeploySpec:
     root: Root
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="port to listen on")]
-    python: Annotated[str | None, Field(description="interpreter that runs the server; None: the step's own")] = None
+    python: Annotated[
+        str | None, Field(description="interpreter that runs the server; None: the step's own")
+    ] = None
     ready_timeout_s: Annotated[float, Field(gt=0, description="bound for loading and answering")] = 60.0
     drain_s: Annotated[float, Field(gt=0, description="time to finish accepted requests")] = 10.0
 

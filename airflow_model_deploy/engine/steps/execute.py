@@ -8,12 +8,18 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.engine.artifacts import Description, Reference, StepRecord, Store, digest_of, step_key
+from airflow_model_deploy.engine.artifacts import (
+    Description,
+    Reference,
+    StepRecord,
+    Store,
+    digest_of,
+    step_key,
+)
 from airflow_model_deploy.engine.errors import InputError, IntegrityError, ModelDeployError
 from airflow_model_deploy.engine.models import (
     DataSource,
@@ -36,10 +42,22 @@ from airflow_model_deploy.engine.steps.environment import versions
 from airflow_model_deploy.engine.steps.registry import get_step
 from airflow_model_deploy.engine.steps.spec import parse_spec, spec_json
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
 logger = logging.getLogger(__name__)
 
 # What the same code does again on the same input: no retry can mend these.
-_PERMANENT = (ImportError, TypeError, AttributeError, NameError, SyntaxError, KeyError, IndexError, ValueError)
+_PERMANENT = (
+    ImportError,
+    TypeError,
+    AttributeError,
+    NameError,
+    SyntaxError,
+    KeyError,
+    IndexError,
+    ValueError,
+)
 
 
 def run_request(request: StepRequest, *, options: Mapping[str, Any] | None = None) -> StepResult:
@@ -53,7 +71,7 @@ def run_request(request: StepRequest, *, options: Mapping[str, Any] | None = Non
     try:
         result = execute(request, options=options)
     except ModelDeployError as error:
-        logger.error("%s", error)
+        logger.error("%s", error)  # noqa: TRY400 - its message says all; a trace would bury it
         result = _failed(request, error, permanent=error.permanent, start=start)
     except Exception as error:
         # The edge of the process: whatever user code raised has to reach the runner as a result.
@@ -94,7 +112,9 @@ def publish_code(store: Store, spec: Any) -> Reference | None:
             shutil.copyfile(source, target)
         reference, _ = store.publish(
             folder,
-            Description(name="code", kind="code", format="python", metrics={"installed": list(code.installed)}),
+            Description(
+                name="code", kind="code", format="python", metrics={"installed": list(code.installed)}
+            ),
         )
     return reference
 
@@ -107,7 +127,12 @@ def _use_code(store: Store, code: Reference, scratch: Path) -> None:
 
 
 def _run(
-    step: Step, spec: Any, references: dict[str, Reference], store: Store, code: Reference | None, scratch: Path
+    step: Step,
+    spec: Any,
+    references: dict[str, Reference],
+    store: Store,
+    code: Reference | None,
+    scratch: Path,
 ) -> StepResult:
     start = time.monotonic()
     inputs = Inputs(store, references, scratch)
@@ -141,7 +166,9 @@ def _key(
         if isinstance(source, DataSource):
             mark = data_fingerprint(source, resolve)
             if mark is None:
-                logger.info("%s: the data source %r has no fingerprint, so no result is reused", step.name, name)
+                logger.info(
+                    "%s: the data source %r has no fingerprint, so no result is reused", step.name, name
+                )
                 return None
             data[name] = mark
     if step.measured:

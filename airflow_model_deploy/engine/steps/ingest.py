@@ -52,7 +52,9 @@ class IngestSpec:
     sha256: Annotated[
         str | None, Field(pattern=r"^[0-9a-f]{64}$", description="what the file must hash to")
     ] = None
-    factory: Annotated[UserFunction | None, Field(description="returns the torch.nn.Module for the weights")] = None
+    factory: Annotated[
+        UserFunction | None, Field(description="returns the torch.nn.Module for the weights")
+    ] = None
     data: Annotated[
         DataSource | None, Field(description="example inputs and the test split; a torch model needs it")
     ] = None
@@ -84,13 +86,19 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: StepContext) -> StepOutput
     return StepOutput(
         folder=folder,
         description=Description(
-            name=spec.name, kind="model", format=form, signature=signature, metrics={**metrics, "source_sha256": found}
+            name=spec.name,
+            kind="model",
+            format=form,
+            signature=signature,
+            metrics={**metrics, "source_sha256": found},
         ),
         details={"source": Path(spec.source).name},
     )
 
 
-def _onnx(spec: IngestSpec, path: Path, folder: Path, context: StepContext) -> tuple[Signature, dict[str, object]]:
+def _onnx(
+    spec: IngestSpec, path: Path, folder: Path, context: StepContext
+) -> tuple[Signature, dict[str, object]]:
     check_onnx(path)
     # Loaded and saved, so that weights kept in files beside the graph come along.
     save_onnx(load_onnx(path, external_data=True), folder / MODEL)
@@ -98,7 +106,9 @@ def _onnx(spec: IngestSpec, path: Path, folder: Path, context: StepContext) -> t
     return read_signature(path), {**quality, "precision": onnx_precision(path)}
 
 
-def _torch(spec: IngestSpec, path: Path, folder: Path, context: StepContext) -> tuple[Signature, dict[str, object]]:
+def _torch(
+    spec: IngestSpec, path: Path, folder: Path, context: StepContext
+) -> tuple[Signature, dict[str, object]]:
     if spec.factory is None or spec.data is None:
         raise InputError(
             f"the weights in {spec.source} can't be loaded by themselves",

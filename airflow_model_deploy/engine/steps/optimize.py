@@ -29,7 +29,9 @@ class OptimizeSpec:
     """What is measured, and for how many threads."""
 
     threads: Threads = 1
-    batch_sizes: Annotated[tuple[int, ...], Field(min_length=1, description="measured, all counting alike")] = (1, 32)
+    batch_sizes: Annotated[
+        tuple[int, ...], Field(min_length=1, description="measured, all counting alike")
+    ] = (1, 32)
     data: DataSource
     metric: Metric = "accuracy"
 

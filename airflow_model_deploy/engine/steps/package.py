@@ -25,9 +25,12 @@ class PackageSpec:
 
     target: Annotated[Literal["host"], Field(description="must be the plan's")] = "host"
     python: Annotated[
-        str | None, Field(description="interpreter that runs the server in the blessing; None: the step's own")
+        str | None,
+        Field(description="interpreter that runs the server in the blessing; None: the step's own"),
     ] = None
-    ready_timeout_s: Annotated[float, Field(gt=0, description="bound for loading and warming the model")] = 60.0
+    ready_timeout_s: Annotated[float, Field(gt=0, description="bound for loading and warming the model")] = (
+        60.0
+    )
 
 
 def package(spec: PackageSpec, inputs: Inputs, context: StepContext) -> StepOutput:
@@ -73,7 +76,11 @@ def package(spec: PackageSpec, inputs: Inputs, context: StepContext) -> StepOutp
             kind="release",
             format="host-bundle",
             signature=source.manifest.description.signature,
-            metrics={"bundle_digest": bundle.digest, "revision": bundle.revision, "bundle_bytes": bundle.size_bytes},
+            metrics={
+                "bundle_digest": bundle.digest,
+                "revision": bundle.revision,
+                "bundle_bytes": bundle.size_bytes,
+            },
         ),
         main="servable",
         measurements={"latency_ms": blessing.latency_ms, "peak_memory_bytes": blessing.peak_memory_bytes},
@@ -88,5 +95,14 @@ STEP = Step(
     function=package,
     inputs=("servable", "plan"),
     # The pinned versions in the bundle's requirements.txt are these.
-    libraries=("numpy", "onnxruntime", "uvicorn", "httptools", "uvloop", "orjson", "prometheus-client", "httpx"),
+    libraries=(
+        "numpy",
+        "onnxruntime",
+        "uvicorn",
+        "httptools",
+        "uvloop",
+        "orjson",
+        "prometheus-client",
+        "httpx",
+    ),
 )

@@ -30,7 +30,9 @@ class PrepareSpec:
 
     target: Annotated[Literal["host"], Field(description="where the release runs")] = "host"
     latency_ms: Annotated[float, Field(gt=0, description="bound of a request")] = 100.0
-    latency_share: Annotated[float, Field(gt=0, le=1, description="share of requests within the bound")] = 0.95
+    latency_share: Annotated[float, Field(gt=0, le=1, description="share of requests within the bound")] = (
+        0.95
+    )
     max_error_share: Annotated[float, Field(ge=0, lt=1, description="share of requests that may fail")] = 0.01
     min_requests: Annotated[int, Field(ge=1, description="fewer observations decide nothing")] = 20
     memory_headroom: Annotated[

@@ -53,16 +53,21 @@ class PruneSpec:
     method: Method = "channels"
     ratio: Annotated[float, Field(gt=0, lt=1, description="share of weights or of channels that goes")] = 0.5
     scope: Annotated[
-        Literal["global", "tensor"], Field(description="compare weights over the whole model, or within a tensor")
+        Literal["global", "tensor"],
+        Field(description="compare weights over the whole model, or within a tensor"),
     ] = "global"
     norm: Annotated[Literal["l1", "l2"], Field(description="importance of a channel")] = "l2"
     round_to: Annotated[int, Field(ge=1, le=256, description="kept channels are a multiple of it")] = 8
     include: Annotated[tuple[str, ...], Field(description="patterns of parameter names to prune")] = ("*",)
-    exclude: Annotated[tuple[str, ...], Field(description="patterns of parameter or module names to leave")] = ()
+    exclude: Annotated[
+        tuple[str, ...], Field(description="patterns of parameter or module names to leave")
+    ] = ()
     fit: Annotated[
         UserFunction | None, Field(description="the training function that recovers the pruned model")
     ] = None
-    recovery_epochs: Annotated[int, Field(ge=0, description="passes over the training data; 0: no recovery")] = 0
+    recovery_epochs: Annotated[
+        int, Field(ge=0, description="passes over the training data; 0: no recovery")
+    ] = 0
     data: Annotated[DataSource, Field(description="split 'train' to recover on, 'test' to measure quality")]
     metric: Metric = "accuracy"
     seed: Seed = 0

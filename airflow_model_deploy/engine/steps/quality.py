@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.errors import InputError
@@ -17,12 +16,15 @@ from airflow_model_deploy.engine.models import (
     read_signature,
     run,
 )
-from airflow_model_deploy.engine.models.data import Resolve
 from airflow_model_deploy.engine.steps.torch_artifacts import data_for, predict
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from torch import nn
+
+    from airflow_model_deploy.engine.models.data import Resolve
 
 _BATCH = 64
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.models import cpu_fingerprint
 from airflow_model_deploy.engine.reporting import build_report, write_html
 from airflow_model_deploy.engine.steps.environment import versions
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
 _TOOLS = ("torch", "torch-pruning", "onnx", "onnxruntime", "numpy", "apache-airflow")
+_GATE = ("name", "found", "wanted", "passed")
 
 
 def report_of_run(results: Mapping[str, Mapping[str, Any]], *, run_id: str) -> dict[str, Any]:
@@ -38,7 +41,7 @@ def report_of_run(results: Mapping[str, Mapping[str, Any]], *, run_id: str) -> d
             "url": deploy["details"]["url"],
         },
         verdict=monitor["details"]["verdict"],
-        gates=test["details"]["gates"],
+        gates=[{key: gate[key] for key in _GATE} for gate in test["details"]["gates"]],
         environment={**versions(_TOOLS), "CPU": cpu.model, "CPU features": " ".join(cpu.flags)},
         model=test.get("name"),
         run_id=run_id,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -18,6 +17,9 @@ from airflow_model_deploy.engine.deployment.targets.host import (
 from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.packaging import read_servable
 from airflow_model_deploy.engine.probing import Comparison, check_server, load_golden
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Root = Annotated[str, Field(min_length=1, description="folder of the host's services, one folder each")]
 
@@ -61,7 +63,7 @@ def stop_service(root: Path, name: str) -> None:
 
 def told(found: HostDeployment) -> dict[str, Any]:
     """Return what a deployment or a rollback did, for the step's result."""
-    details = {
+    details: dict[str, Any] = {
         "url": found.url,
         "revision": found.revision,
         "previous": found.previous,

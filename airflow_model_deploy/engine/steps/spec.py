@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import cache
-from typing import Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 from airflow_model_deploy.engine.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Spec = TypeVar("Spec")
 
@@ -53,7 +54,6 @@ def spec_json(value: Any) -> dict[str, Any]:
     return _plain(asdict(value))  # type: ignore[no-any-return]
 
 
-@cache
 def _adapter(cls: type[Any]) -> Any:
     from pydantic import TypeAdapter
 

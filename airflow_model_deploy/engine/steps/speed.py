@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.evaluation import compare_speed
 from airflow_model_deploy.engine.models import Dataset, SessionSettings, create_session
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
 THROUGHPUT_BATCH = 64
@@ -30,7 +31,9 @@ def speedup_at_batch(
     """
     batch = first_rows(feed, THROUGHPUT_BATCH)
     ours, theirs = create_session(path, settings), create_session(baseline)
-    found = compare_speed({"baseline": lambda: theirs.run(None, batch), "built": lambda: ours.run(None, batch)})
+    found = compare_speed(
+        {"baseline": lambda: theirs.run(None, batch), "built": lambda: ours.run(None, batch)}
+    )
     rows = len(next(iter(batch.values())))
     return {
         "speedup": found.speedup["built"],

@@ -6,7 +6,6 @@ import logging
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
@@ -15,7 +14,6 @@ from airflow_model_deploy.engine.artifacts import Description, canonical_json
 from airflow_model_deploy.engine.errors import GateError
 from airflow_model_deploy.engine.evaluation import Gate, GateResult, check_gates
 from airflow_model_deploy.engine.models import (
-    Dataset,
     DataSource,
     SessionSettings,
     load_data,
@@ -33,6 +31,8 @@ from airflow_model_deploy.engine.steps.speed import first_rows, speedup_at_batch
 from airflow_model_deploy.engine.steps.torch_artifacts import data_for
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
 logger = logging.getLogger(__name__)
@@ -51,13 +51,25 @@ class TestSpec:
 
     data: DataSource
     metric: Metric = "accuracy"
-    max_quality_drop: Annotated[float | None, Field(ge=0, description="loss against the ingested model")] = 1.0
-    min_quality: Annotated[float | None, Field(description="least value of the metric (mae, rmse: largest)")] = None
-    min_size_ratio: Annotated[float | None, Field(gt=0, description="fp32 ONNX bytes / the model's bytes")] = None
-    min_speedup: Annotated[float | None, Field(gt=0, description="throughput / that of the fp32 ONNX export")] = None
+    max_quality_drop: Annotated[float | None, Field(ge=0, description="loss against the ingested model")] = (
+        1.0
+    )
+    min_quality: Annotated[
+        float | None, Field(description="least value of the metric (mae, rmse: largest)")
+    ] = None
+    min_size_ratio: Annotated[
+        float | None, Field(gt=0, description="fp32 ONNX bytes / the model's bytes")
+    ] = None
+    min_speedup: Annotated[
+        float | None, Field(gt=0, description="throughput / that of the fp32 ONNX export")
+    ] = None
     max_latency_ms: Annotated[float | None, Field(gt=0, description="median of single requests")] = None
-    max_memory_mb: Annotated[float | None, Field(gt=0, description="peak memory of the server, in MB of 10^6")] = None
-    ready_timeout_s: Annotated[float, Field(gt=0, description="bound for loading and warming the model")] = 60.0
+    max_memory_mb: Annotated[
+        float | None, Field(gt=0, description="peak memory of the server, in MB of 10^6")
+    ] = None
+    ready_timeout_s: Annotated[float, Field(gt=0, description="bound for loading and warming the model")] = (
+        60.0
+    )
 
 
 def test(spec: TestSpec, inputs: Inputs, context: StepContext) -> StepOutput:
@@ -97,7 +109,10 @@ def test(spec: TestSpec, inputs: Inputs, context: StepContext) -> StepOutput:
     return StepOutput(
         folder=folder,
         description=Description(
-            name=servable.name, kind="evaluation", format="json", metrics={**found, "size_ratio": original / size}
+            name=servable.name,
+            kind="evaluation",
+            format="json",
+            metrics={**found, "size_ratio": original / size},
         ),
         main="servable",
         measurements=measured,
@@ -224,7 +239,9 @@ def _judge(
     )
 
 
-def _gate(kind: Any, limit: float | None, metric: str | None = None, higher: bool | None = None) -> Gate | None:
+def _gate(
+    kind: Any, limit: float | None, metric: str | None = None, higher: bool | None = None
+) -> Gate | None:
     return None if limit is None else Gate(kind=kind, limit=limit, metric=metric, higher_is_better=higher)
 
 

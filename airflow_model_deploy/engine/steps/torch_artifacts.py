@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.artifacts import Signature, TensorSpec
@@ -11,6 +10,8 @@ from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.models import Dataset, Surgery, UserFunction, save_torch_model
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from torch import nn
 

@@ -27,7 +27,9 @@ class TrainSpec:
     factory: Annotated[UserFunction, Field(description="returns the untrained torch.nn.Module")]
     fit: Annotated[
         UserFunction,
-        Field(description="fit(model, inputs, targets, *, epochs, progress, seed, **options) trains in place"),
+        Field(
+            description="fit(model, inputs, targets, *, epochs, progress, seed, **options) trains in place"
+        ),
     ]
     data: Annotated[DataSource, Field(description="its split 'train' is trained on, 'test' measures quality")]
     epochs: Annotated[int, Field(ge=1, description="passes over the training data")] = 10

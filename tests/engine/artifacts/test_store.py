@@ -63,7 +63,9 @@ def test_any_change_of_content_or_description_changes_the_digest(store, folder):
 
 
 def test_a_manifest_survives_json_with_all_its_parts(store, folder):
-    signature = Signature((TensorSpec("x", ("batch", 3), "float32"),), (TensorSpec("y", ("batch",), "int64"),))
+    signature = Signature(
+        (TensorSpec("x", ("batch", 3), "float32"),), (TensorSpec("y", ("batch",), "int64"),)
+    )
     record = StepRecord("prune", 1, {"ratio": 0.5}, {"torch": "2.13.0"})
     description = Description("tiny", "model", "onnx", signature, {"model": "sha256:" + "0" * 64}, record)
     reference, manifest = store.publish(folder, description)
@@ -88,7 +90,7 @@ def test_a_damaged_file_is_refused_by_name(store, folder, damage):
 
 
 def test_a_manifest_that_lists_a_file_outside_is_refused(store, folder, tmp_path):
-    reference, manifest = store.publish(folder, DESCRIPTION)
+    _, manifest = store.publish(folder, DESCRIPTION)
     value = manifest.to_json()
     value["files"][0]["path"] = "../../secret"
     hostile = Manifest.from_json(value, source="here")
@@ -165,4 +167,7 @@ def test_what_is_no_reference_is_refused(value):
 
 def test_a_step_result_counts_as_the_reference_it_holds():
     digest = "sha256:" + "a" * 64
-    assert Reference.from_json({"artifact": {"uri": "file:///a", "digest": digest}, "step": "x"}).digest == digest
+    assert (
+        Reference.from_json({"artifact": {"uri": "file:///a", "digest": digest}, "step": "x"}).digest
+        == digest
+    )

@@ -57,7 +57,7 @@ def test_a_malformed_import_path_is_refused(path):
 def test_resolve_says_which_part_is_wrong(code):
     (code / "mine.py").write_text("import not_installed_at_all\n")
     (code / "helpers_of_mine.py").write_text("x = 1\n")
-    with pytest.raises(InputError, match="can't be imported.*not_installed_at_all"):
+    with pytest.raises(InputError, match=r"can't be imported.*not_installed_at_all"):
         resolve("mine:f")
     with pytest.raises(InputError, match="nothing that can be called"):
         resolve("helpers_of_mine:x")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,9 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 from airflow_model_deploy.engine.artifacts import Signature, TensorSpec
 from airflow_model_deploy.engine.packaging import write_servable
 from airflow_model_deploy.engine.probing import GoldenSet, derive_tolerance, make_golden, tight_tolerance
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @dataclass(frozen=True)

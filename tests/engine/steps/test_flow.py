@@ -131,7 +131,9 @@ def test_changed_data_retrains_and_data_without_a_fingerprint_is_never_reused(fl
 
 def test_changed_code_behind_the_same_import_path_runs_again(flow, user_code, forget_modules):
     first = _ok(flow.train(epochs=2))
-    (user_code / "toy_model.py").write_text((user_code / "toy_model.py").read_text().replace("lr=1e-2", "lr=1e-3"))
+    (user_code / "toy_model.py").write_text(
+        (user_code / "toy_model.py").read_text().replace("lr=1e-2", "lr=1e-3")
+    )
     forget_modules(CODE_MODULES)
     second = _ok(flow.train(epochs=2))
     assert not second.cached
@@ -153,7 +155,11 @@ def test_a_gate_that_is_not_kept_fails_for_good_and_says_which(flow):
     flow.run("quantize", "quantize", {"mode": "dynamic", "data": DATA}, model="train")
     flow.run("build", "build", {"data": DATA}, model="quantize", baseline="train")
     result = flow.run(
-        "test", "test", {"data": DATA, "min_size_ratio": 100, "min_quality": 0.999999}, servable="build", baseline="train"
+        "test",
+        "test",
+        {"data": DATA, "min_size_ratio": 100, "min_quality": 0.999999},
+        servable="build",
+        baseline="train",
     )
     assert result.status == "failed"
     assert result.error["type"] == "GateError"

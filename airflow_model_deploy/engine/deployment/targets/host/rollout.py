@@ -10,6 +10,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine.deployment.check import CheckResult
 from airflow_model_deploy.engine.deployment.targets.host.desired import read_desired, write_desired
 from airflow_model_deploy.engine.deployment.targets.host.releases import install, prune
 from airflow_model_deploy.engine.deployment.targets.host.service import one_writer
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from airflow_model_deploy.engine.deployment.check import Check, CheckResult
+    from airflow_model_deploy.engine.deployment.check import Check
     from airflow_model_deploy.engine.deployment.targets.host.desired import Action, Desired
     from airflow_model_deploy.engine.deployment.targets.host.service import Service
 
@@ -124,7 +125,10 @@ def _switch(
         port = wait_for(service, desired, f"revision {revision}", lambda s: _ready_port(s, revision))
         log(f"{service.name}: revision {revision} is ready at its private port {port}")
         _refuse_wrong(
-            check(f"http://127.0.0.1:{port}", service.releases / revision), revision, "at its private port", log
+            check(f"http://127.0.0.1:{port}", service.releases / revision),
+            revision,
+            "at its private port",
+            log,
         )
     old = before.live
     # The old revision stays as a candidate: if the public check fails, it takes over without loading again.
