@@ -40,12 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    options: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     if arguments.lifeline:
         from airflow_model_deploy.engine.lifeline import hold
 
-        options = hold().get("store_options", {})
-    request = StepRequest.from_json(_read_json(arguments.request))
+        given = hold()
+    if not arguments.request and "request" not in given:
+        raise InputError(
+            "no request was given", wanted="--request FILE", remedy="See `model-deploy run --help`."
+        )
+    value = _read_json(arguments.request) if arguments.request else given["request"]
+    request = StepRequest.from_json(value)
     if request.step != arguments.step:
         raise InputError(
             f"the request in {arguments.request} is for another step",
@@ -53,7 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
             wanted=arguments.step,
             remedy="Name the request's step.",
         )
-    result = run_request(request, options=options)
+    result = run_request(request, options=given.get("store_options", {}))
     if not request.result:
         _print(result.to_json())
     if result.status == "succeeded":
@@ -107,13 +112,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--request",
         type=Path,
-        required=True,
         help='JSON: {"schema_version": 1, "step", "spec", "inputs": {role: {"uri", "digest"}}, "store": URL}',
     )
     run.add_argument(
         "--lifeline",
         action="store_true",
-        help="read a line of JSON (secrets) from standard input, then end when standard input ends",
+        help="read a line of JSON from standard input (store_options, and the request where no file is named),"
+        " then end when standard input ends",
     )
     run.set_defaults(function=_run)
 

@@ -11,8 +11,6 @@ import logging
 import os
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.runners.base import Log, Runner
@@ -44,25 +42,20 @@ class WorkerRunner(Runner):
     def start(
         self, request: StepRequest, *, store_options: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Start the subprocess; the request travels as a file that only this user reads."""
+        """Start the subprocess; request and credentials go through its standard input and leave no file."""
         self._request, self._options = request, store_options
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="model-deploy-request-", suffix=".json", delete=False
-        ) as file:
-            json.dump(request.to_json(), file)
+        command = [
+            self.python,
+            "-P",  # nothing is imported from the working directory
+            "-m",
+            "airflow_model_deploy.engine.cli",
+            "run",
+            request.step,
+            "--lifeline",
+        ]
         try:
             self._process = subprocess.Popen(
-                [
-                    self.python,
-                    "-P",  # nothing is imported from the working directory
-                    "-m",
-                    "airflow_model_deploy.engine.cli",
-                    "run",
-                    request.step,
-                    "--request",
-                    file.name,
-                    "--lifeline",
-                ],
+                command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -70,13 +63,11 @@ class WorkerRunner(Runner):
                 close_fds=True,
             )
         except OSError as error:
-            Path(file.name).unlink(missing_ok=True)
             raise RuntimeError(
                 f"the interpreter {self.python} can't be started: {error}; wanted: a Python 3.11 or newer with"
                 " airflow-model-deploy[engine]; correct `python`"
             ) from error
-        self._request_file = Path(file.name)
-        self._send({"store_options": dict(store_options or {})})
+        self._send({"request": request.to_json(), "store_options": dict(store_options or {})})
         return {"pid": self._process.pid}
 
     def wait(self) -> StepResult:
@@ -134,7 +125,6 @@ class WorkerRunner(Runner):
             process.wait()
         if process.stdout:
             process.stdout.close()
-        self._request_file.unlink(missing_ok=True)
 
     def _send(self, value: dict[str, Any]) -> None:
         stream = self._process.stdin if self._process else None

@@ -1,0 +1,104 @@
+"""The reference Dag as Airflow sees it: parsed, serialized, its form, its limits."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.serialization.serialized_objects import DagSerialization
+
+from tests.conftest import REPOSITORY
+
+STAGES = [
+    "train_model",
+    "compress_model",
+    "quantize_model",
+    "optimize_model",
+    "build_model",
+    "test_model",
+    "prepare_deployment",
+    "package_image",
+    "deploy_model",
+    "monitor_model",
+]
+
+
+@pytest.fixture(scope="module")
+def dag():
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(str(REPOSITORY / "dags"))
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {"model_deploy"}  # the models' own code beside it is no Dag
+    return bag.dags["model_deploy"]
+
+
+def test_ten_tasks_named_after_the_flow_in_its_order(dag):
+    order = [task.task_id for task in dag.topological_sort()]
+    assert order == STAGES
+    for before, after in zip(STAGES, STAGES[1:], strict=False):
+        assert before in dag.get_task(after).get_flat_relative_ids(upstream=True)
+
+
+def test_every_task_has_an_owner_a_timeout_and_two_retries(dag):
+    for task in dag.tasks:
+        assert task.owner == "ml-platform"
+        assert task.execution_timeout is not None
+        assert task.retries == 2
+
+
+def test_it_runs_one_at_a_time_never_catches_up_and_refuses_backfills(dag):
+    assert dag.max_active_runs == 1
+    assert dag.catchup is False
+    allowed = {str(getattr(kind, "value", kind)) for kind in dag.allowed_run_types}
+    assert "backfill" not in allowed
+    assert {"manual", "scheduled", "asset_triggered"} <= allowed
+
+
+def test_the_form_reads_well(dag):
+    for name in dag.params:
+        param = dag.params.get_param(name)
+        schema = param.schema
+        assert schema["title"], name
+        assert len(param.description) > 20, name
+        assert schema["section"] in ("Model", "Compression", "Gates", "Service"), name
+        assert schema["type"] in ("string", "integer", "number"), name
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model_name", "os.system"),
+        ("prune_ratio", 1.0),
+        ("prune_ratio", "much"),
+        ("port", 80),
+        ("target", "kubernetes"),
+        ("epochs", 0),
+        ("quantization", "int4"),
+    ],
+)
+def test_the_form_refuses_what_cannot_be(dag, name, value):
+    from airflow.sdk.exceptions import ParamValidationError
+
+    params = dag.params.deep_merge({name: value}) if hasattr(dag.params, "deep_merge") else None
+    with pytest.raises((ParamValidationError, ValueError)):
+        if params is not None:
+            params.validate()
+        else:
+            dag.params.get_param(name).resolve(value)
+
+
+def test_it_survives_serialization_with_nothing_secret_or_unstable_in_it(dag):
+    once, twice = (DagSerialization.to_dict(dag) for _ in range(2))
+    assert once == twice
+    assert " at 0x" not in str(once)  # an address would make a new version of the Dag at each parse
+    assert set(DagSerialization.from_dict(once).task_dict) == set(STAGES)
+
+
+def test_every_stage_that_makes_a_model_announces_it(dag):
+    outlets = {task.task_id: [asset.name for asset in task.outlets] for task in dag.tasks if task.outlets}
+    assert outlets == {
+        "train_model": ["model-deploy/trained"],
+        "quantize_model": ["model-deploy/quantized"],
+        "build_model": ["model-deploy/built"],
+        "package_image": ["model-deploy/released"],
+        "deploy_model": ["model-deploy/deployed"],
+    }
