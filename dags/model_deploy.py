@@ -47,8 +47,8 @@ PARAMS = {
         section="Model",
     ),
     "model": Param(
-        "",
-        type="string",
+        None,
+        type=["null", "string"],  # the form takes "" for a missing value
         title="Trained model",
         description="Empty: train it. Otherwise where it is: weights (.safetensors), an .onnx file, or the URI of"
         " an artifact from an earlier run.",
@@ -173,7 +173,7 @@ with DAG(
     model_deploy_pipeline(
         code=MODELS,
         name="{{ params.model_name }}",
-        source="{{ params.model }}",
+        source="{{ params.model or '' }}",
         epochs="{{ params.epochs }}",
         compression=CompressionConfig(
             prune_method="{{ params.prune_method }}",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,7 +128,7 @@ def settings(home: Path, port: int, dags: Path, more: dict[str, str] | None = No
         "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.3",
         "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "True",
         "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
-        "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}",
+        "PATH": _path(sys.executable),
         "PYTHONUNBUFFERED": "1",
     }
     return {**os.environ, **values, **(more or {})}
@@ -141,6 +142,7 @@ def running_airflow(
     dag_ids: tuple[str, ...],
     port: int | None = None,
     more: dict[str, str] | None = None,
+    python: str = sys.executable,
 ) -> Iterator[AirflowServer]:
     """Run `airflow standalone` for the time of the block; everything it started ends with it."""
     home.mkdir(parents=True, exist_ok=True)
@@ -148,8 +150,8 @@ def running_airflow(
     server = AirflowServer(home, port)
     with (home / "airflow.log").open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "airflow", "standalone"],
-            env=settings(home, port, dags, more),
+            [python, "-m", "airflow", "standalone"],
+            env=settings(home, port, dags, {"PATH": _path(python), **(more or {})}),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -175,6 +177,8 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     for member in left:
         _tell(member, "kill")
     process.wait()
+    with suppress(ProcessLookupError):  # whatever it started meanwhile is in its session
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def free_port() -> int:
@@ -183,6 +187,11 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     return port
+
+
+def _path(python: str) -> str:
+    """Return a PATH on which `airflow`, by which standalone starts its parts, is this interpreter's."""
+    return f"{Path(python).parent}:{os.environ.get('PATH', '')}"
 
 
 def _tell(member: psutil.Process, what: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from airflow_server import REPOSITORY, AirflowServer, free_port, running_airflow, settings
@@ -54,7 +55,7 @@ def demonstrate(target: str, *, keep: bool) -> int:
     port = int(status["port"]) if status.get("port") else free_port()
     print(f"Starting Airflow below {DEMO.relative_to(REPOSITORY)}/ …", flush=True)
     with running_airflow(
-        DEMO / "airflow", dags=REPOSITORY / "dags", dag_ids=(DAG_ID,), more=_model_deploy_settings()
+        DEMO / "airflow", dags=REPOSITORY / "dags", dag_ids=(DAG_ID,), more=place_settings(DEMO)
     ) as airflow:
         print(
             f"Airflow is ready after {time.monotonic() - started:.0f} s. Triggering the Dag {DAG_ID}.\n",
@@ -111,12 +112,12 @@ def explain(airflow: AirflowServer, run_id: str) -> None:
             print("\n".join(f"    {line}" for line in lines[-25:]))
 
 
-def write_report(results: dict[str, dict[str, Any]], run_id: str) -> dict[str, Any]:
-    """Write demo/report.json and demo/report.html."""
+def write_report(results: dict[str, dict[str, Any]], run_id: str, folder: Path = DEMO) -> dict[str, Any]:
+    """Write report.json and report.html into a folder."""
     from airflow_model_deploy.engine.steps.report import report_of_run, write_run_report
 
     report = report_of_run(results, run_id=run_id)
-    write_run_report(report, DEMO)
+    write_run_report(report, folder)
     return report
 
 
@@ -160,7 +161,7 @@ def show_ui(port: int) -> int:
     home = DEMO / "airflow"
     home.mkdir(parents=True, exist_ok=True)
     print(f"Airflow's UI will be at http://127.0.0.1:{port} (no password; Ctrl-C ends it).", flush=True)
-    environment = settings(home, port, REPOSITORY / "dags", _model_deploy_settings())
+    environment = settings(home, port, REPOSITORY / "dags", place_settings(DEMO))
     try:
         return subprocess.call([sys.executable, "-m", "airflow", "standalone"], env=environment, cwd=home)
     except KeyboardInterrupt:
@@ -176,10 +177,11 @@ def _outcome(airflow: AirflowServer, run_id: str, task: dict[str, Any]) -> str:
     return f"{own}  {'found ' if result['cached'] else ''}{digest}".rstrip()
 
 
-def _model_deploy_settings() -> dict[str, str]:
+def place_settings(folder: Path) -> dict[str, str]:
+    """Return the settings that put store and services below a folder."""
     return {
-        "AIRFLOW__MODEL_DEPLOY__STORE": f"file://{DEMO / 'store'}",
-        "AIRFLOW__MODEL_DEPLOY__HOST_ROOT": str(HOST_ROOT),
+        "AIRFLOW__MODEL_DEPLOY__STORE": f"file://{folder / 'store'}",
+        "AIRFLOW__MODEL_DEPLOY__HOST_ROOT": str(folder / "host"),
     }
 
 

@@ -1,0 +1,44 @@
+"""One real Airflow for the tests of this folder: its interpreter has no torch, its steps run in one without Airflow."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from tests.conftest import REPOSITORY, TESTS, USER_CODE
+from tests.linked_venvs import ENGINE_ONLY, airflow_distributions, linked_venv
+
+sys.path.insert(0, str(REPOSITORY / "tools"))
+
+from airflow_server import running_airflow  # noqa: E402
+
+OWN_DAGS = ("between_tasks", "mapped", "own_training")
+
+
+@pytest.fixture(scope="session")
+def airflow(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("airflow")
+    dags = folder / "dags"
+    shutil.copytree(REPOSITORY / "dags", dags, ignore=shutil.ignore_patterns("__pycache__"))
+    for source in (*(TESTS / "dags" / "own_dags").glob("*.py"), *USER_CODE.glob("*.py")):
+        shutil.copy(source, dags)
+    engine = linked_venv(folder / "engine", without=airflow_distributions())
+    bare = linked_venv(folder / "bare", without=ENGINE_ONLY)
+    more = {
+        "AIRFLOW__MODEL_DEPLOY__STORE": f"file://{folder}/store",
+        "AIRFLOW__MODEL_DEPLOY__HOST_ROOT": f"{folder}/host",
+        "AIRFLOW__MODEL_DEPLOY__PYTHON": str(engine),
+        "ENGINE_PYTHON": str(engine),
+        "OWN_DAGS_OUTPUT": str(folder),
+        "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
+    }
+    with running_airflow(
+        folder / "home", dags=dags, dag_ids=("model_deploy", *OWN_DAGS), more=more, python=str(bare)
+    ) as server:
+        yield SimpleNamespace(server=server, folder=folder, engine=engine, bare=bare)
+    left = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(folder) in str(p.info["cmdline"])]
+    assert not left, "processes were left running"
