@@ -191,5 +191,5 @@ with DAG(
             window_s="{{ params.monitor_seconds }}",
         ),
         asset="model-deploy",
-        prefix_group_id=False,
+        group_id=None,  # the graph shows the ten tasks
     )

@@ -12,15 +12,15 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "tools"))
 
 from airflow_server import AirflowServer, free_port, running_airflow  # noqa: E402
-from demo import DAG_ID, collect, place_settings, write_report  # noqa: E402
 
 from airflow_model_deploy.engine.steps.service import stop_service  # noqa: E402
+from demo import DAG_ID, collect, place_settings, write_report  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -32,7 +32,7 @@ VALUES = {
     "Gates": {"max_quality_drop": "2"},
     "Service": {"monitor_seconds": "5"},
 }
-_ARGUMENTS = [
+BROWSER_ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -49,9 +49,12 @@ def main() -> int:
 
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else REPOSITORY / "docs" / "images")
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="model-deploy-screenshots-") as name, sync_playwright() as playwright:
+    with (
+        tempfile.TemporaryDirectory(prefix="model-deploy-screenshots-") as name,
+        sync_playwright() as playwright,
+    ):
         home = Path(name)
-        browser = playwright.chromium.launch(executable_path=chromium(), args=_ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=BROWSER_ARGUMENTS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         try:
             with running_airflow(
@@ -120,19 +123,17 @@ def wait(airflow: AirflowServer, run_id: str) -> None:
         raise RuntimeError(f"the run failed: {airflow.tasks(DAG_ID, run_id)}")
 
 
-def look_at_run(airflow: AirflowServer, page: Page, folder: Path, run_id: str) -> dict[str, Any]:
-    """Take the graph and a task's log."""
+def look_at_run(airflow: AirflowServer, page: Page, folder: Path, run_id: str) -> None:
+    """Take the graph, and the log of the test."""
     page.goto(f"{airflow.url}/dags/{DAG_ID}/runs/{run_id}")
-    page.wait_for_timeout(2500)
-    graph = page.get_by_role("button", name="Graph")
-    if graph.count():
-        graph.first.click()
-    page.wait_for_timeout(3000)
+    page.evaluate("localStorage.setItem('dag_view-model_deploy', JSON.stringify('graph'))")
+    page.reload()
+    page.get_by_text("monitor_model").first.wait_for()
+    page.wait_for_timeout(2500)  # the graph is laid out
     page.screenshot(path=folder / "graph.png")
     page.goto(f"{airflow.url}/dags/{DAG_ID}/runs/{run_id}/tasks/test_model")
-    page.wait_for_timeout(4000)
+    page.get_by_text("golden requests match").first.wait_for()
     page.screenshot(path=folder / "log.png")
-    return {}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from tests.linked_venvs import ENGINE_ONLY, airflow_distributions, linked_venv
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
 
-from airflow_server import running_airflow  # noqa: E402
+from airflow_server import running_airflow
 
 OWN_DAGS = ("between_tasks", "mapped", "own_training")
 
@@ -40,5 +40,7 @@ def airflow(tmp_path_factory):
         folder / "home", dags=dags, dag_ids=("model_deploy", *OWN_DAGS), more=more, python=str(bare)
     ) as server:
         yield SimpleNamespace(server=server, folder=folder, engine=engine, bare=bare)
-    left = [p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(folder) in str(p.info["cmdline"])]
+    left = [
+        p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(folder) in str(p.info["cmdline"])
+    ]
     assert not left, "processes were left running"

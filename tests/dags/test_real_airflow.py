@@ -53,7 +53,11 @@ def test_own_dags_of_all_kinds_run_side_by_side(airflow):
             succeed(server, "between_tasks", run_id)
 
         built = server.result("own_training", runs["own_training"], "build")
-        assert {a["step"] for a in verify(built["artifact"]["uri"])["artifacts"]} >= {"ingest", "quantize", "build"}
+        assert {a["step"] for a in verify(built["artifact"]["uri"])["artifacts"]} >= {
+            "ingest",
+            "quantize",
+            "build",
+        }
 
         mapped = server.tasks("mapped", runs["mapped"])
         assert sorted(t["map_index"] for t in mapped if t["task_id"] == "quantize") == [0, 1, 2]
@@ -68,7 +72,11 @@ def test_own_dags_of_all_kinds_run_side_by_side(airflow):
             assert service_status(folder / "host", name)["serving"] is True
 
         events = server.call("GET", "/assets/events?limit=100&order_by=-timestamp")["asset_events"]
-        deployed = [e["extra"] for e in events if e["name"] == "model/moons/deployed"] if "name" in events[0] else None
+        deployed = (
+            [e["extra"] for e in events if e["name"] == "model/moons/deployed"]
+            if "name" in events[0]
+            else None
+        )
         released = [e["extra"] for e in events if str(e["extra"].get("digest", "")).startswith("sha256:")]
         assert released
         assert deployed is None or len(deployed) == 2
@@ -84,7 +92,9 @@ def test_own_dags_of_all_kinds_run_side_by_side(airflow):
 
 def test_a_gate_fails_the_run_at_once_with_its_reason_in_the_log(airflow):
     server = airflow.server
-    run_id = server.trigger("between_tasks", {"name": "moons-small", "port": free_port(), "min_size_ratio": 1000.0})
+    run_id = server.trigger(
+        "between_tasks", {"name": "moons-small", "port": free_port(), "min_size_ratio": 1000.0}
+    )
     assert finish(server, "between_tasks", run_id) == "failed"
     tasks = {task["task_id"]: task for task in server.tasks("between_tasks", run_id)}
     assert tasks["model_deploy.test_model"]["state"] == "failed"

@@ -16,7 +16,8 @@ CODE = md.ModelCode(
     factory=md.UserFunction("toy_model:build", {"width": 64}),
     fit=md.UserFunction("toy_model:fit"),
     data=md.DataSource(
-        loader=md.UserFunction("toy_data:load", {"seed": 0}), fingerprint=md.UserFunction("toy_data:fingerprint")
+        loader=md.UserFunction("toy_data:load", {"seed": 0}),
+        fingerprint=md.UserFunction("toy_data:fingerprint"),
     ),
 )
 
@@ -28,7 +29,9 @@ def store(tmp_path):
 
 @pytest.fixture
 def trained(user_code, store, context):
-    return md.TrainModelOperator(task_id="train", code=CODE, name="toy", epochs=2, store=store).execute(context)
+    return md.TrainModelOperator(task_id="train", code=CODE, name="toy", epochs=2, store=store).execute(
+        context
+    )
 
 
 def test_a_result_is_small_json_and_the_model_is_in_the_store(trained, store):
@@ -60,9 +63,15 @@ def test_operators_chain_by_their_results_and_their_assets_carry_digest_and_metr
 
 
 def test_templates_are_rendered_before_they_are_validated(store, context, user_code):
-    with DAG("d", params={"epochs": Param(3, type="integer"), "name": Param("toy", type="string")}):
+    with DAG(
+        "d", schedule=None, params={"epochs": Param(3, type="integer"), "name": Param("toy", type="string")}
+    ):
         task = md.TrainModelOperator(
-            task_id="train", code={"toy": CODE}, name="{{ params.name }}", epochs="{{ params.epochs }}", store=store
+            task_id="train",
+            code={"toy": CODE},
+            name="{{ params.name }}",
+            epochs="{{ params.epochs }}",
+            store=store,
         )
     context["params"] = {"epochs": 3, "name": "toy"}
     task.render_template_fields(context)
@@ -73,7 +82,9 @@ def test_templates_reach_a_data_sources_options_but_never_an_import_path(store, 
     code = md.ModelCode(
         factory=CODE.factory,
         fit=CODE.fit,
-        data=md.DataSource(loader=md.UserFunction("toy_data:load", {"seed": "{{ params.seed }}"}), version="{{ 1 + 1 }}"),
+        data=md.DataSource(
+            loader=md.UserFunction("toy_data:load", {"seed": "{{ params.seed }}"}), version="{{ 1 + 1 }}"
+        ),
     )
     task = md.TrainModelOperator(task_id="train", code=code, name="toy", epochs=1, store=store)
     context["params"] = {"seed": 7}
@@ -100,7 +111,9 @@ def test_a_name_that_the_author_has_not_listed_is_refused(store, context):
         ({"recovery_epochs": -1}, "recovery_epochs = -1"),
     ],
 )
-def test_a_wrong_argument_fails_for_good_before_anything_starts(arguments, message, store, context, user_code):
+def test_a_wrong_argument_fails_for_good_before_anything_starts(
+    arguments, message, store, context, user_code
+):
     task = md.PruneModelOperator(task_id="prune", model={}, code=CODE, store=store, **arguments)
     with pytest.raises(AirflowFailException) as caught:
         task.execute(context)
@@ -118,7 +131,9 @@ def test_what_may_succeed_later_is_retried_and_what_cannot_is_not(store, context
 
 
 def test_a_source_is_ingested_instead_of_trained(trained, store, context, user_code):
-    task = md.TrainModelOperator(task_id="train", code=CODE, name="toy", source=trained["artifact"]["uri"], store=store)
+    task = md.TrainModelOperator(
+        task_id="train", code=CODE, name="toy", source=trained["artifact"]["uri"], store=store
+    )
     result = task.execute(context)
     assert result["step"] == "ingest"
     assert result["artifact"] == trained["artifact"]
@@ -153,19 +168,80 @@ def test_a_failing_verdict_fails_the_monitor(context, monkeypatch):
 
 
 def test_the_pipeline_puts_the_ten_tasks_into_somebodys_dag():
-    with DAG("theirs") as dag:
+    with DAG("theirs", schedule=None) as dag:
         first = md.model_deploy_pipeline(code=CODE, name="toy", asset="model/toy")
         md.model_deploy_pipeline(code=CODE, name="other", group_id="second")
     assert len(dag.task_ids) == 20
     assert first.train_model.task_id == "model_deploy.train_model"
     assert dag.get_task("model_deploy.monitor_model").upstream_task_ids >= {"model_deploy.deploy_model"}
     assert [asset.name for asset in first.deploy_model.outlets] == ["model/toy/deployed"]
-    order = [task.task_id.partition(".")[2] for task in dag.topological_sort() if task.task_id.startswith("model_deploy")]
+    order = [
+        task.task_id.partition(".")[2]
+        for task in dag.topological_sort()
+        if task.task_id.startswith("model_deploy")
+    ]
     assert order[0] == "train_model"
     assert order[-1] == "monitor_model"
 
 
 def test_a_mapped_operator_gets_its_arguments(store):
-    with DAG("mapped") as dag:
-        md.TrainModelOperator.partial(task_id="train", code={"a": CODE, "b": CODE}, store=store).expand(name=["a", "b"])
+    with DAG("mapped", schedule=None) as dag:
+        md.TrainModelOperator.partial(task_id="train", code={"a": CODE, "b": CODE}, store=store).expand(
+            name=["a", "b"]
+        )
     assert dag.get_task("train").is_mapped
+
+
+def test_an_onnx_file_needs_no_code_and_a_factory_can_say_what_varies(store, context, user_code, tmp_path):
+    import importlib
+
+    importlib.import_module("other_onnx").write(tmp_path / "theirs.onnx")
+    ingest = md.TrainModelOperator(
+        task_id="train", name="theirs", source=str(tmp_path / "theirs.onnx"), store=store
+    )
+    taken = ingest.execute(context)
+    quantized = md.QuantizeModelOperator(task_id="q", model=taken, mode="dynamic", store=store).execute(
+        context
+    )
+    built = md.BuildModelOperator(task_id="b", model=quantized, baseline=taken, store=store).execute(context)
+    assert built["details"]["golden_source"] == "random inputs by the signature"
+    nothing = md.TrainModelOperator(task_id="train", name="theirs", store=store)
+    with pytest.raises(
+        AirflowFailException, match=r"no factory, no fit, no data.*name a trained model as the source"
+    ):
+        nothing.execute(context)
+
+    code = md.ModelCode(
+        factory=md.UserFunction("other_lstm:build"),
+        fit=md.UserFunction("other_lstm:fit"),
+        data=md.DataSource(md.UserFunction("other_lstm:load"), version="1"),
+        dynamic={"wave": {1: "time"}},
+    )
+    train = md.TrainModelOperator(task_id="train", code=code, name="lstm", epochs=1, store=store)
+    artifact = Store(store).reference(train.execute(context)["artifact"]["digest"])
+    assert Store(store).manifest(artifact).description.signature.dynamic == {"wave": {1: "time"}}
+
+
+def test_the_pipeline_of_an_onnx_file_needs_no_code():
+    with DAG("theirs", schedule=None):
+        made = md.model_deploy_pipeline(
+            name="theirs",
+            source="/models/theirs.onnx",
+            compression=md.CompressionConfig(prune_method="none", quantization="dynamic"),
+            gates=md.GateConfig(max_quality_drop=None),
+        )
+    assert made.train_model.step_name() == "ingest"
+    assert all(task.code is None for task in (made.compress_model, made.build_model, made.test_model))
+
+
+@pytest.mark.parametrize("source", ["", "None", None])
+def test_a_source_that_the_form_left_empty_means_train(source):
+    assert md.TrainModelOperator(task_id="train", code=CODE, name="toy", source=source).step_name() == "train"
+
+
+def test_without_a_group_the_tasks_stand_in_the_dag_itself():
+    with DAG("flat", schedule=None) as dag:
+        pipeline = md.model_deploy_pipeline(code=CODE, name="toy", group_id=None)
+    assert pipeline.group is None
+    assert set(dag.task_group.children) == set(dag.task_ids)
+    assert "train_model" in dag.task_ids

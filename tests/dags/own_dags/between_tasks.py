@@ -10,7 +10,9 @@ MODELS = {
     name: md.ModelCode(
         factory=md.UserFunction("toy_model:build", {"width": width}),
         fit=md.UserFunction("toy_model:fit"),
-        data=md.DataSource(loader=md.UserFunction("toy_data:load"), fingerprint=md.UserFunction("toy_data:fingerprint")),
+        data=md.DataSource(
+            loader=md.UserFunction("toy_data:load"), fingerprint=md.UserFunction("toy_data:fingerprint")
+        ),
     )
     for name, width in {"moons-large": 64, "moons-small": 32}.items()
 }
