@@ -177,8 +177,9 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     for member in left:
         _tell(member, "kill")
     process.wait()
-    with suppress(ProcessLookupError):  # whatever it started meanwhile is in its session
-        os.killpg(process.pid, signal.SIGKILL)
+    if process.pid != os.getpgrp():
+        with suppress(ProcessLookupError):  # whatever it started meanwhile, where it leads a group of its own
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def free_port() -> int:

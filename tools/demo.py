@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
-from airflow_server import REPOSITORY, AirflowServer, free_port, running_airflow, settings
+from airflow_server import REPOSITORY, AirflowServer, free_port, running_airflow, settings, stop
 
 from airflow_model_deploy.engine.steps.service import service_status, stop_service
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DAG_ID, SERVICE = "model_deploy", "digits"
 DEMO = REPOSITORY / "demo"
@@ -162,10 +166,14 @@ def show_ui(port: int) -> int:
     home.mkdir(parents=True, exist_ok=True)
     print(f"Airflow's UI will be at http://127.0.0.1:{port} (no password; Ctrl-C ends it).", flush=True)
     environment = settings(home, port, REPOSITORY / "dags", place_settings(DEMO))
+    process = subprocess.Popen([sys.executable, "-m", "airflow", "standalone"], env=environment, cwd=home)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
-        return subprocess.call([sys.executable, "-m", "airflow", "standalone"], env=environment, cwd=home)
-    except KeyboardInterrupt:
-        return 0
+        with suppress(KeyboardInterrupt):
+            process.wait()
+    finally:
+        stop(process)
+    return 0
 
 
 def _outcome(airflow: AirflowServer, run_id: str, task: dict[str, Any]) -> str:
