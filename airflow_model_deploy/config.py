@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from airflow_model_deploy.engine.models import DataSource, UserFunction
 
@@ -21,17 +21,25 @@ __all__ = [
 class ModelCode:
     """The author's own code and data for one model. Never templated: a form must not choose what is imported.
 
+    An ONNX file needs no factory. Without data nothing is trained, pruned with recovery or quantized statically,
+    and no quality is measured; golden requests are then random inputs by the model's signature.
+
     Args:
         factory: returns the torch.nn.Module.
         data: split "train" trains, recovers and calibrates; split "test" measures and guards.
         fit: trains a module in place; also recovers it after pruning.
-        metric: "accuracy", "mae", "rmse" or a function metric(outputs, targets) -> float.
+        metric: "accuracy", "mae", "rmse", each with ":<output>" behind it where the model has several outputs, or a
+            function metric(outputs, targets) -> float; its attribute higher_is_better = False says that less is
+            better.
+        dynamic: what may vary besides the batch: input -> dimension -> its name, e.g. {"tokens": {1: "sequence"}}
+            for texts of any length; the same name is the same size. An ONNX file says so itself.
     """
 
-    factory: UserFunction
-    data: DataSource
+    factory: UserFunction | None = None
+    data: DataSource | None = None
     fit: UserFunction | None = None
     metric: str | UserFunction = "accuracy"
+    dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,8 @@ class GateConfig:
 
     Args:
         max_quality_drop: how much worse than the ingested model; percentage points for accuracy, the metric's own
-            unit otherwise.
+            unit otherwise. Without data no quality is measured: set it to None.
+        max_drop_from_champion: how much worse than the champion, where the test is given one; counted likewise.
         min_quality: the metric's own bound.
         min_size_ratio: fp32 ONNX bytes over the servable's model bytes.
         min_speedup: throughput at batch 64 on one thread over that of the fp32 ONNX export.
@@ -60,6 +69,7 @@ class GateConfig:
     """
 
     max_quality_drop: float | str | None = 1.0
+    max_drop_from_champion: float | str | None = 1.0
     min_quality: float | str | None = None
     min_size_ratio: float | str | None = None
     min_speedup: float | str | None = None
@@ -97,7 +107,9 @@ class RunConfig:
     Args:
         store: URL of the artifact store; None: the setting [model_deploy] store.
         python: interpreter with the engine; None: the setting [model_deploy] python, or Airflow's own.
+        threads: threads to train and to recover with; None: 1. Another number may give other bits.
     """
 
     store: str | None = None
     python: str | None = None
+    threads: int | str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class Pipeline:
     """The group and its tasks, so that a Dag can set something before, between or after them."""
 
-    group: TaskGroup
+    group: TaskGroup | None
     train_model: BaseOperator
     compress_model: BaseOperator
     quantize_model: BaseOperator
@@ -42,7 +43,7 @@ class Pipeline:
 
 def model_deploy_pipeline(
     *,
-    code: ModelCode | Mapping[str, ModelCode],
+    code: ModelCode | Mapping[str, ModelCode] | None = None,
     name: str,
     source: Any = "",
     epochs: int | str | None = None,
@@ -51,12 +52,14 @@ def model_deploy_pipeline(
     service: ServiceConfig | None = None,
     run: RunConfig | None = None,
     asset: str | None = None,
-    group_id: str = "model_deploy",
+    group_id: str | None = "model_deploy",
     prefix_group_id: bool = True,
 ) -> Pipeline:
     """Train (or ingest), compress, quantize, optimize, build, test, prepare, package, deploy and monitor a model.
 
-    :param code: the author's code, or a mapping of names to it, from which ``name`` chooses.
+    :param code: the author's code, or a mapping of names to it, from which ``name`` chooses; None: the source is an
+        ONNX file, and what needs code or data is off (``CompressionConfig(prune_method="none",
+        quantization="dynamic")``, ``GateConfig(max_quality_drop=None)``).
     :param name: the model's and the service's name. (templated)
     :param source: where a trained model is; empty: train. (templated)
     :param epochs: passes over the training data. (templated)
@@ -65,7 +68,7 @@ def model_deploy_pipeline(
     :param service: where the release runs, and what it owes its callers.
     :param run: where the steps run and keep what they make.
     :param asset: name below which the stages' Assets stand ("model/digits"); None: no Assets.
-    :param group_id: the TaskGroup's id.
+    :param group_id: the TaskGroup's id; None: the tasks stand in the Dag itself.
     :param prefix_group_id: whether the tasks' ids start with the group's.
     """
     compression, gates = compression or CompressionConfig(), gates or GateConfig()
@@ -76,9 +79,15 @@ def model_deploy_pipeline(
     def outlet(stage: str) -> list[Asset]:
         return [Asset(name=f"{asset}/{stage}", uri=f"x-model-deploy://{asset}/{stage}")] if asset else []
 
-    with TaskGroup(group_id, prefix_group_id=prefix_group_id) as group:
+    group = TaskGroup(group_id, prefix_group_id=prefix_group_id) if group_id else None
+    with group or nullcontext():
         train = TrainModelOperator(
-            task_id="train_model", epochs=epochs, source=source, outlets=outlet("trained"), **coded
+            task_id="train_model",
+            epochs=epochs,
+            threads=run.threads,
+            source=source,
+            outlets=outlet("trained"),
+            **coded,
         )
         compress = PruneModelOperator(
             task_id="compress_model",
@@ -86,6 +95,7 @@ def model_deploy_pipeline(
             method=compression.prune_method,
             ratio=compression.prune_ratio,
             recovery_epochs=compression.recovery_epochs,
+            threads=run.threads,
             **coded,
         )
         quantize = QuantizeModelOperator(

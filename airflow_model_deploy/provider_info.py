@@ -30,7 +30,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": "Model Deploy",
                 "external-doc-url": "https://github.com/airflow-model-deploy/airflow-model-deploy",
-                "how-to-guide": ["/docs/operators.md"],
+                "how-to-guide": ["/docs/index.md"],
                 "tags": ["software"],
             }
         ],

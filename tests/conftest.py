@@ -36,5 +36,5 @@ def user_code(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     yield folder
-    for name in [name for name in sys.modules if name.startswith("toy_")]:
-        del sys.modules[name]
+    for path in folder.glob("*.py"):
+        sys.modules.pop(path.stem, None)

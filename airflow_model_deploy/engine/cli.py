@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ EXIT_FAILED, EXIT_USAGE, EXIT_TRANSIENT = 1, 2, 75
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 done, 1 failed for good, 2 usage, 75 may succeed later)."""
+    # ONNX Runtime reports its use over the network unless told otherwise before it is loaded.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
     for noisy in ("httpx", "httpcore", "onnxscript", "onnx_ir", "torch.onnx", "matplotlib"):

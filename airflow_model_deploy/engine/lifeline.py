@@ -10,7 +10,14 @@ import select
 import shutil
 import signal
 import tempfile
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import psutil
+
+# Environment variable by which the processes of one run are known; whoever starts a step gives it a value of its own.
+MARK = "MODEL_DEPLOY_RUN"
+_KILL_SECONDS = 2.0
 
 
 def hold(descriptor: int = 0) -> dict[str, Any]:
@@ -45,7 +52,7 @@ def _start_watch(descriptor: int, folder: str) -> None:
     empty = os.open(os.devnull, os.O_RDONLY)
     os.dup2(empty, descriptor)
     os.close(empty)
-    atexit.register(_release, watch, folder)
+    atexit.register(_release, step, watch, folder)
 
 
 def _watch(step: int, descriptor: int, alive: int, folder: str) -> None:
@@ -57,15 +64,18 @@ def _watch(step: int, descriptor: int, alive: int, folder: str) -> None:
         os.close(output)
     while True:
         ready, _, _ = select.select([descriptor, alive], [], [])
-        if descriptor in ready and not os.read(descriptor, 4096):
-            end_tree(step)
+        if alive in ready or not os.read(descriptor, 4096):
             break
-        if alive in ready:
-            break
+    if os.getppid() == step:  # else it has ended, and its number may be another's
+        end_tree(step)
+    if mark := os.environ.get(MARK):
+        _end_marked(mark)
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _release(watch: int, folder: str) -> None:
+def _release(step: int, watch: int, folder: str) -> None:
+    if os.getpid() != step:  # a child that the step forked ends
+        return
     with contextlib.suppress(ProcessLookupError, ChildProcessError):
         os.kill(watch, signal.SIGKILL)
         os.waitpid(watch, 0)
@@ -73,7 +83,7 @@ def _release(watch: int, folder: str) -> None:
 
 
 def end_tree(pid: int) -> None:
-    """Kill a process and all of its descendants, except the caller.
+    """Kill a process and all of its descendants, except the caller; returns when they have ended.
 
     It is stopped first, so that it starts nothing while its descendants are looked up.
     """
@@ -82,7 +92,26 @@ def end_tree(pid: int) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         top = psutil.Process(pid)
         top.suspend()
-        for process in [*top.children(recursive=True), top]:
-            if process.pid != os.getpid():
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.kill()
+        _kill([*top.children(recursive=True), top])
+
+
+def _end_marked(mark: str) -> None:
+    """Kill what a step left that was itself killed: its children have lost their parent by then."""
+    import psutil
+
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark:
+                found.append(process)
+    _kill(found)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    import psutil
+
+    others = [process for process in processes if process.pid != os.getpid()]
+    for process in others:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(others, timeout=_KILL_SECONDS)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 # What an optional argument is when it was not given: also as a template renders it.
-_UNSET = (None, "", "None")
+UNSET = (None, "", "None")
 
 
 class StepOperator(BaseOperator):
@@ -66,7 +66,7 @@ class StepOperator(BaseOperator):
         request = execution.make_request(
             self.step_name(),
             self.full_spec(context),
-            self.inputs,
+            self.full_inputs(context),
             store=self.store or None,
             context=context,
         )
@@ -81,16 +81,22 @@ class StepOperator(BaseOperator):
         """Return the engine step to run."""
         return self.step
 
+    def full_inputs(self, context: Context) -> dict[str, Any]:
+        """Return the rendered inputs by role."""
+        del context
+        return self.inputs
+
     def full_spec(self, context: Context) -> dict[str, Any]:
         """Return the rendered spec with what the author's code adds; `None` leaves a field at its default."""
-        values = {key: value for key, value in self.spec.items() if value not in _UNSET}
+        values = {key: value for key, value in self.spec.items() if value not in UNSET}
         if self.code is not None:
             values |= self.code_spec(execution.choose_code(self.code, self.name), context)
         return values
 
     def code_spec(self, code: ModelCode, context: Context) -> dict[str, Any]:
         """Return the fields that come from the author's code."""
-        return {"data": execution.render_data(code.data, self, context), "metric": code.metric}
+        data = execution.render_data(code.data, self, context) if code.data else None
+        return {"data": data, "metric": code.metric}
 
     def on_kill(self) -> None:
         """End the step and everything it started."""

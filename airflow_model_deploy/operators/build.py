@@ -19,7 +19,7 @@ class BuildModelOperator(StepOperator):
 
     :param model: the result of the task that made the ONNX model. (templated)
     :param baseline: the result of the task that trained or ingested it. (templated)
-    :param code: data for the golden requests.
+    :param code: data for the golden requests; None: random inputs by the model's signature.
     :param name: chooses from a mapping of code. (templated)
     :param golden_requests: at least 16. (templated)
     """
@@ -31,7 +31,7 @@ class BuildModelOperator(StepOperator):
         *,
         model: Any,
         baseline: Any,
-        code: ModelCode | Mapping[str, ModelCode],
+        code: ModelCode | Mapping[str, ModelCode] | None = None,
         name: str = "",
         golden_requests: int | str | None = None,
         **kwargs: Any,

@@ -81,7 +81,14 @@ def run_request(runner: Runner, request: Any, *, log: Log) -> dict[str, Any]:
     """Run a request to its end; failed ones raise, and what can't get better is not retried."""
     from airflow.providers.common.compat.sdk import AirflowException
 
-    runner.start(request)
+    from airflow_model_deploy.engine.errors import ModelDeployError
+
+    try:
+        runner.start(request)
+    except ModelDeployError as refusal:
+        if refusal.permanent:
+            fail(str(refusal))
+        raise
     result: StepResult = runner.wait()
     if result.status == "failed":
         error = result.error or {}
@@ -106,7 +113,7 @@ def announce(outlets: Sequence[Any], context: Mapping[str, Any], result: Mapping
     extra = {
         "step": result["step"],
         "name": result.get("name"),
-        "digest": artifact.get("digest"),
+        "digest": artifact.get("digest") or result.get("parent"),  # what a rollout deployed
         "uri": artifact.get("uri"),
         "metrics": result.get("metrics") or {},
     }

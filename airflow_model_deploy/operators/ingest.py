@@ -41,5 +41,5 @@ class IngestModelOperator(StepOperator):
         return super().full_spec(context) | {"name": self.name}
 
     def code_spec(self, code: ModelCode, context: Context) -> dict[str, Any]:
-        """Add the factory."""
-        return super().code_spec(code, context) | {"factory": code.factory}
+        """Add the factory, and what may vary."""
+        return super().code_spec(code, context) | {"factory": code.factory, "dynamic": code.dynamic}

@@ -16,7 +16,7 @@ class OptimizeModelOperator(StepOperator):
     """Choose graph optimizations and session settings for the worker's kind of CPU, by measurement.
 
     :param model: the result of the task that made the model. (templated)
-    :param code: data to measure with.
+    :param code: data to measure with; None: random inputs by the model's signature.
     :param name: chooses from a mapping of code. (templated)
     :param threads: threads of one session. (templated)
     """
@@ -27,7 +27,7 @@ class OptimizeModelOperator(StepOperator):
         self,
         *,
         model: Any,
-        code: ModelCode | Mapping[str, ModelCode],
+        code: ModelCode | Mapping[str, ModelCode] | None = None,
         name: str = "",
         threads: int | str | None = None,
         **kwargs: Any,

@@ -18,7 +18,7 @@ class PruneModelOperator(StepOperator):
     """Remove weights or whole channels, and let the author's training function recover the model.
 
     :param model: the result of the task that made the model. (templated)
-    :param code: data, and the training function for the recovery.
+    :param code: data, and the training function for the recovery; method ``none`` needs neither.
     :param name: chooses from a mapping of code. (templated)
     :param method: ``channels``, ``magnitude-mean``, ``magnitude-ratio`` or ``none``. (templated)
     :param ratio: share of channels or weights that goes, between 0 and 1. (templated)
@@ -28,6 +28,7 @@ class PruneModelOperator(StepOperator):
     :param exclude: patterns of names to leave as they are. (templated)
     :param recovery_epochs: passes over the training data after pruning. (templated)
     :param seed: every random choice follows from it. (templated)
+    :param threads: threads to recover with. (templated)
     """
 
     step = "prune"
@@ -36,7 +37,7 @@ class PruneModelOperator(StepOperator):
         self,
         *,
         model: Any,
-        code: ModelCode | Mapping[str, ModelCode],
+        code: ModelCode | Mapping[str, ModelCode] | None = None,
         name: str = "",
         method: str | None = None,
         ratio: float | str | None = None,
@@ -46,6 +47,7 @@ class PruneModelOperator(StepOperator):
         exclude: Sequence[str] | None = None,
         recovery_epochs: int | str | None = None,
         seed: int | str | None = None,
+        threads: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         spec = {
@@ -57,6 +59,7 @@ class PruneModelOperator(StepOperator):
             "exclude": exclude,
             "recovery_epochs": recovery_epochs,
             "seed": seed,
+            "threads": threads,
         }
         super().__init__(inputs={"model": model}, code=code, name=name, spec=spec, **kwargs)
 

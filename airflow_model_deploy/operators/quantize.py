@@ -16,7 +16,7 @@ class QuantizeModelOperator(StepOperator):
     """Export to ONNX and quantize.
 
     :param model: the result of the task that made the model. (templated)
-    :param code: data to calibrate and to measure with.
+    :param code: data to calibrate and to measure with; ``static`` needs it.
     :param name: chooses from a mapping of code. (templated)
     :param mode: ``static``, ``dynamic`` or ``none``. (templated)
     :param per_channel: a scale for each output channel. (templated)
@@ -30,7 +30,7 @@ class QuantizeModelOperator(StepOperator):
         self,
         *,
         model: Any,
-        code: ModelCode | Mapping[str, ModelCode],
+        code: ModelCode | Mapping[str, ModelCode] | None = None,
         name: str = "",
         mode: str | None = None,
         per_channel: bool | str | None = None,

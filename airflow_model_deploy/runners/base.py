@@ -20,6 +20,9 @@ class Log(Protocol):
     def warning(self, event: str, *args: Any) -> Any:
         """Log a line that deserves attention."""
 
+    def error(self, event: str, *args: Any) -> Any:
+        """Log what went wrong."""
+
 
 class Runner(ABC):
     """One run of one step in one place.

@@ -6,21 +6,27 @@ input as a lifeline: when this process ends, by SIGKILL too, the pipe closes and
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
-import subprocess
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
+from airflow_model_deploy.engine.errors import InputError, ModelDeployError, UnavailableError
+from airflow_model_deploy.engine.lifeline import MARK
 from airflow_model_deploy.runners.base import Log, Runner
+from airflow_model_deploy.runners.child import Child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_model_deploy.engine.steps import StepRequest, StepResult
 
-_CANCEL_SECONDS = 10.0
+# What the command line says for good: failed, and its result could not be written; wrong usage.
+_PERMANENT_EXITS = (1, 2)
 # Airflow's settings, connections and variables may hold secrets; a step gets what it needs by its request.
 _PRIVATE = ("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "_AIRFLOW", "__AIRFLOW")
 
@@ -35,14 +41,19 @@ class WorkerRunner(Runner):
     def __init__(self, *, python: str | None = None, log: Log | None = None) -> None:
         self.python = python or sys.executable
         self.log: Log = log or logging.getLogger(__name__)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._request: StepRequest | None = None
         self._options: Mapping[str, Any] | None = None
 
     def start(
         self, request: StepRequest, *, store_options: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Start the subprocess; request and credentials go through its standard input and leave no file."""
+        """Start the subprocess; request and credentials go through its standard input and leave no file.
+
+        Raises:
+            InputError: there is no such interpreter.
+            UnavailableError: the system has no room for another process now.
+        """
         self._request, self._options = request, store_options
         command = [
             self.python,
@@ -54,38 +65,31 @@ class WorkerRunner(Runner):
             "--lifeline",
         ]
         try:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                env=_environment(),
-                close_fds=True,
-            )
+            self._child = Child(command, env=_environment())
         except OSError as error:
-            raise RuntimeError(
-                f"the interpreter {self.python} can't be started: {error}; wanted: a Python 3.11 or newer with"
-                " airflow-model-deploy[engine]; correct `python`"
-            ) from error
-        self._send({"request": request.to_json(), "store_options": dict(store_options or {})})
-        return {"pid": self._process.pid}
+            raise _not_started(self.python, error) from error
+        given = {"request": request.to_json(), "store_options": dict(store_options or {})}
+        self._child.send(json.dumps(given).encode() + b"\n")
+        return {"pid": self._child.pid}
 
     def wait(self) -> StepResult:
         """Pass on the step's lines as they come; a step that left no result is one that was killed."""
         from airflow_model_deploy.engine.artifacts import Store
         from airflow_model_deploy.engine.steps import StepResult
 
-        process, request = self._process, self._request
-        if process is None or request is None or process.stdout is None:
+        child, request = self._child, self._request
+        if child is None or request is None:
             raise RuntimeError("wait() needs start()")
-        last = ""
+        code, last = None, ""
         try:
-            for line in process.stdout:
-                last = line.decode(errors="replace").rstrip()
-                self.log.info("%s", last)
-            code = process.wait()
+            for line in child.lines():
+                last = line or last
+                self._pass_on(line)
+            code = child.exit_code()
         finally:
-            self.cancel()
+            if code is None:
+                child.end()
+            child.close()
         value = Store(request.store, self._options).read_json(request.result) if request.result else None
         if value is not None:
             return StepResult.from_json(value)
@@ -94,10 +98,19 @@ class WorkerRunner(Runner):
             status="failed",
             error={
                 "type": "StepEnded",
-                "message": f"the step's process ended without a result (exit code {code}); last line: {last!r}",
-                "permanent": code == 2,
+                "message": _ending(code, last, cancelled=child.ended_by_us),
+                "permanent": code in _PERMANENT_EXITS,
             },
         )
+
+    def _pass_on(self, line: str) -> None:
+        """Log a step's line at the level that it starts with."""
+        level, _, rest = line.partition(" ")
+        log = {"INFO": self.log.info, "WARNING": self.log.warning, "ERROR": self.log.error}.get(level)
+        if log is None:
+            self.log.info("%s", line)
+        else:
+            log("%s", rest)
 
     def resume(
         self,
@@ -112,31 +125,42 @@ class WorkerRunner(Runner):
         return self.wait()
 
     def cancel(self) -> None:
-        """Close the lifeline, wait, and kill what is left after ten seconds."""
-        process = self._process
-        if process is None:
-            return
-        if process.stdin and not process.stdin.closed:
-            process.stdin.close()
-        try:
-            process.wait(_CANCEL_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdout:
-            process.stdout.close()
+        """End the step and everything it started, in less than five seconds; also while `wait` runs."""
+        if self._child is not None:
+            self._child.end()
 
-    def _send(self, value: dict[str, Any]) -> None:
-        stream = self._process.stdin if self._process else None
-        if stream is None:
-            return
-        try:
-            stream.write(json.dumps(value).encode() + b"\n")
-            stream.flush()
-        except BrokenPipeError:
-            self.log.warning("the step ended at once")
+
+def _not_started(python: str, error: OSError) -> ModelDeployError:
+    thing, found = f"the interpreter {python} can't be started", str(error)
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ENOEXEC):
+        return InputError(
+            thing,
+            found=found,
+            wanted="a Python 3.11 or newer with airflow-model-deploy[engine]",
+            remedy="Correct `python`.",
+        )
+    return UnavailableError(thing, found=found, remedy="Free memory or processes; it is tried again.")
+
+
+def _ending(code: int, last: str, *, cancelled: bool) -> str:
+    """Say how a process ended that left no result."""
+    if cancelled:
+        return "the step was cancelled; nothing of it is left running, and a retry starts it anew"
+    said = f"; last line: {last!r}"
+    if code >= 0:
+        return f"the step's process ended without a result (exit code {code}){said}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    remedy = {
+        int(
+            signal.SIGKILL
+        ): "; on Linux often for want of memory: give the worker more of it, or run fewer tasks at once",
+        int(
+            signal.SIGSEGV
+        ): "; a native library crashed: check that the versions of the extra 'engine' fit this machine",
+    }.get(-code, "")
+    return f"the step's process was killed by {name} and left no result{remedy}{said}"
 
 
 def _environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)}
-    return {**kept, "PYTHONUNBUFFERED": "1"}
+    return {**kept, "PYTHONUNBUFFERED": "1", MARK: uuid4().hex}

@@ -13,8 +13,9 @@ from tests.conftest import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "docs"))
 
-from demo import DAG_ID, STAGES, collect, write_report  # noqa: E402
-from screenshots import BROWSER_ARGUMENTS, VALUES, look_at_run, trigger_by_form, wait  # noqa: E402
+from screenshots import BROWSER_ARGUMENTS, VALUES, look_at_run, trigger_by_form, wait
+
+from demo import DAG_ID, STAGES, collect, write_report
 
 PURE = STAGES[:8]
 
@@ -40,7 +41,9 @@ def test_from_the_form_to_a_service_and_once_more_from_the_cache(airflow, page, 
         filled = {name: float(value) for values in VALUES.values() for name, value in values.items()}
         assert {name: float(conf[name]) for name in filled} == filled
         wait(server, run_id)
-        assert {task["task_id"]: task["state"] for task in server.tasks(DAG_ID, run_id)} == dict.fromkeys(STAGES, "success")
+        assert {task["task_id"]: task["state"] for task in server.tasks(DAG_ID, run_id)} == dict.fromkeys(
+            STAGES, "success"
+        )
 
         results = collect(server, run_id)
         report = write_report(results, run_id, tmp_path)

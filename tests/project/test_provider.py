@@ -30,7 +30,9 @@ def test_the_provider_info_is_what_airflow_accepts():
 
 
 def test_the_entry_point_is_installed_and_leads_to_it():
-    found = [entry for entry in entry_points(group="apache_airflow_provider") if "model_deploy" in entry.value]
+    found = [
+        entry for entry in entry_points(group="apache_airflow_provider") if "model_deploy" in entry.value
+    ]
     assert [entry.load() for entry in found] == [get_provider_info]
 
 
@@ -108,11 +110,16 @@ def test_airflow_lists_the_provider_without_a_warning(tmp_path):
 
 
 def test_the_pins_name_no_place_and_cover_what_is_declared():
-    lines = [line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = [
+        line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if not line.startswith("#")
+    ]
     assert "torch==2.13.0" in lines
     assert not [line for line in lines if "://" in line or "@" in line or "==" not in line]
     pinned = {line.partition("==")[0].lower().replace("_", "-") for line in lines}
     project = PYPROJECT["project"]
-    wanted = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
+    wanted = [
+        *project["dependencies"],
+        *(r for extra in project["optional-dependencies"].values() for r in extra),
+    ]
     names = {r.split(";")[0].split("[")[0].split(">")[0].strip().lower().replace("_", "-") for r in wanted}
     assert names - {"airflow-model-deploy"} <= pinned

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.steps import StepRequest
 from airflow_model_deploy.runners import WorkerRunner
 
@@ -110,7 +111,7 @@ def test_resuming_starts_anew_because_a_subprocess_never_outlives_its_task(reque
 
 
 def test_an_interpreter_that_is_not_there_is_named(request_):
-    with pytest.raises(RuntimeError, match=r"/no/such/python.*correct `python`"):
+    with pytest.raises(InputError, match=r"/no/such/python.*Correct `python`"):
         WorkerRunner(python="/no/such/python").start(request_)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_model_deploy.engine.errors import InputError
 
+_PLACE = re.compile(r"/artifacts/sha256-([0-9a-f]{64})/?$")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -43,7 +44,9 @@ class Reference:
 
     @classmethod
     def from_json(cls, value: Any) -> Reference:
-        """Read {"uri", "digest"}, or a step's result that holds one under "artifact"."""
+        """Read {"uri", "digest"}, a step's result that holds one under "artifact", or the uri alone."""
+        if isinstance(value, str) and (match := _PLACE.search(value)):
+            return cls(uri=value.rstrip("/"), digest=f"sha256:{match[1]}")
         if isinstance(value, dict) and isinstance(value.get("artifact"), dict):
             value = value["artifact"]
         if (

@@ -37,6 +37,20 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """How many samples every call must bring; None where that may vary."""
+        return next((t.shape[0] for t in self.inputs if t.shape and isinstance(t.shape[0], int)), None)
+
+    @property
+    def dynamic(self) -> dict[str, dict[int, str]]:
+        """What may vary besides the batch: input -> dimension -> the dimension's name."""
+        named = {
+            t.name: {i: size for i, size in enumerate(t.shape) if i and isinstance(size, str)}
+            for t in self.inputs
+        }
+        return {name: dimensions for name, dimensions in named.items() if dimensions}
+
     def to_json(self) -> dict[str, Any]:
         """Return the same as JSON values."""
         return {"inputs": [t.to_json() for t in self.inputs], "outputs": [t.to_json() for t in self.outputs]}

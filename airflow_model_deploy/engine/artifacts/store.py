@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import tempfile
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,13 +32,14 @@ from airflow_model_deploy.engine.artifacts.files import (
 )
 from airflow_model_deploy.engine.artifacts.manifest import Description, FileEntry, Manifest
 from airflow_model_deploy.engine.artifacts.reference import Reference
-from airflow_model_deploy.engine.errors import InputError, IntegrityError, UnavailableError
+from airflow_model_deploy.engine.errors import InputError, IntegrityError, ModelDeployError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 # Refusals that waiting doesn't mend; a full disk may be emptied.
 _LASTING = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+_TEMPORARY, _ABANDONED_SECONDS = ".tmp", 3600.0
 MANIFEST, FILES = "manifest.json", "files"
 
 
@@ -78,6 +81,8 @@ class Store:
                     self._put(folder / entry.path, f"{target}/{FILES}/{entry.path}", entry.size)
             if not self._has_valid_manifest(reference):
                 self._write(f"{target}/{MANIFEST}", canonical_json(manifest.to_json()))
+            if self._local:
+                _sweep(Path(target) / FILES, {entry.path for entry in manifest.files})
         return reference, manifest
 
     def reference(self, digest: str) -> Reference:
@@ -131,6 +136,16 @@ class Store:
         folder = f"{self._path(reference)}/{FILES}"
         files = self.manifest(reference).files
         return all(self._size(f"{folder}/{entry.path}") == entry.size for entry in files)
+
+    def verifies(self, reference: Reference) -> bool:
+        """Tell whether an artifact is there and whole: contents where they are on this machine, else sizes."""
+        if not self._local:
+            return self.has(reference)
+        try:
+            self.fetch(reference)
+        except ModelDeployError:
+            return False
+        return True
 
     # -- small JSON files beside the artifacts --------------------------------------------------------------
 
@@ -230,14 +245,27 @@ def _storing(url: str) -> Iterator[None]:
 
 def _copy_atomically(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", delete=False) as stream:
+    with tempfile.NamedTemporaryFile(
+        dir=target.parent, prefix=f".{target.name}.", suffix=_TEMPORARY, delete=False
+    ) as stream:
         temporary = Path(stream.name)
     try:
         shutil.copyfile(source, temporary)
         temporary.chmod(0o644)
+        with temporary.open("rb") as copied:  # a manifest must not outlive a power cut that its files don't
+            os.fsync(copied.fileno())
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sweep(folder: Path, published: set[str]) -> None:
+    """Remove the unfinished copies of publications that were killed; a young one may be another's under way."""
+    for left in folder.rglob(f".*{_TEMPORARY}"):
+        with suppress(FileNotFoundError):
+            old = time.time() - left.stat().st_mtime > _ABANDONED_SECONDS
+            if old and left.relative_to(folder).as_posix() not in published:
+                left.unlink()
 
 
 def _normalised(url: str) -> str:

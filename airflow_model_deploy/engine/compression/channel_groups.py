@@ -8,11 +8,14 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine.compression.forward import forward
 from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.models import Dimension, is_depthwise, width
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from airflow_model_deploy.engine.compression.forward import Example
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,7 @@ def _norms(module: nn.Module, dimension: str, power: int) -> Tensor | None:
     return torch.cat([rows.transpose(0, 1).flatten(1).sum(1) for rows in powers.chunk(groups, 0)])
 
 
-def channel_groups(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], kept_whole: set[str]
-) -> list[ChannelGroup]:
+def channel_groups(model: nn.Module, example_inputs: Example, kept_whole: set[str]) -> list[ChannelGroup]:
     """Every group that Surgery can cut: no model output, no excluded, shared or unknown layer in it."""
     twin = copy.deepcopy(model).eval()
     for parameter in twin.parameters():
@@ -91,7 +92,7 @@ def channel_groups(
     return found
 
 
-def _trace(twin: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[tuple[list[Any], set[Any]]]:
+def _trace(twin: nn.Module, example_inputs: Example) -> list[tuple[list[Any], set[Any]]]:
     """(items of a group, modules or operations at the model's outputs) for every group."""
     import torch
     import torch_pruning
@@ -100,9 +101,7 @@ def _trace(twin: nn.Module, example_inputs: tuple[Tensor, ...]) -> list[tuple[li
         with torch.enable_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph = torch_pruning.DependencyGraph()
-            graph.build_dependency(
-                twin, example_inputs, forward_fn=lambda model, args: model(*args), verbose=False
-            )
+            graph.build_dependency(twin, example_inputs, forward_fn=forward, verbose=False)
             ends = {node.module for node in graph.module2node.values() if not node.outputs}
             groups = []
             for group in graph.get_all_groups():

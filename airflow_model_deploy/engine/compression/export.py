@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_model_deploy.engine.compression.cost import output_tensors
+from airflow_model_deploy.engine.compression.forward import forward, takes_names
 from airflow_model_deploy.engine.compression.normal_form import normalised
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.models import create_session, save_onnx
+from airflow_model_deploy.engine.models import create_session, dynamic_sizes, save_onnx, with_other_size
 from airflow_model_deploy.engine.models import run as run_session
 
 if TYPE_CHECKING:
@@ -36,17 +37,21 @@ def export_onnx(
     *,
     output_names: Sequence[str] | None = None,
     dynamic: Literal["batch"] | None = "batch",
+    dynamic_dims: Mapping[str, Mapping[int, str]] | None = None,
     opset: int = 20,
 ) -> None:
-    """Export in eval mode and verify the file against torch on the example, at two batch sizes.
+    """Export in eval mode and verify the file against torch on the example, at two sizes of all that may vary.
 
     Args:
         model: left as it was.
-        example_inputs: name -> tensor, in the order of forward's arguments, dimension 0 = samples.
+        example_inputs: name -> tensor, dimension 0 = samples. Forward is called by these names where it has
+            them, else in their order.
         path: the file to write; replaced only once the new one is verified.
         output_names: one a tensor that forward returns. By default the keys of a returned dict, else
             "output", or "output_0", "output_1", ...
         dynamic: "batch" lets dimension 0 of every input and output vary; None fixes it.
+        dynamic_dims: what else may vary: input -> dimension -> its name, e.g. {"tokens": {1: "sequence"}}; the
+            same name is the same size.
         opset: ONNX operator set. From 23 on, quantization cannot handle attention.
 
     Raises:
@@ -57,22 +62,23 @@ def export_onnx(
 
     path = Path(path)
     _check_size(model)
-    names = list(example_inputs)
     batch = _batch_of(example_inputs)
-    tensors = tuple(example_inputs.values())
-    if dynamic == "batch" and batch == 1:
-        tensors = tuple(torch.cat([t, t]) for t in tensors)  # torch.export takes a batch of 1 for a constant
+    example = dict(example_inputs)
+    if dynamic == "batch" and batch == 1:  # torch.export takes a batch of 1 for a constant
+        example = {name: torch.cat([t, t]) for name, t in example.items()}
+    dims = dynamic_dims or {}
+    others = _other_sizes(example, dynamic, dims)
     training = model.training
     model.eval()
     try:
-        outputs = _forward(model, tensors)
+        outputs = _forward(model, example)
         chosen = _output_names(outputs, output_names)
-        proto = _export(model, tensors, names, chosen, dynamic, opset)
+        proto = _export(model, example, chosen, _shapes(example, dynamic, dims), opset)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             save_onnx(normalised(proto), temporary)
-            _verify(model, temporary, names, tensors, dynamic)
+            _verify(model, temporary, [example, *others])
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -101,18 +107,46 @@ def _batch_of(example_inputs: Mapping[str, Tensor]) -> int:
     return first
 
 
-def _forward(model: nn.Module, tensors: tuple[Tensor, ...]) -> Any:
+def _other_sizes(
+    example: dict[str, Tensor], dynamic: str | None, dims: Mapping[str, Mapping[int, str]]
+) -> list[dict[str, Tensor]]:
+    """The example once more for everything that may vary: another size shows what forward has baked in."""
+    import torch
+
+    others = []
+    if dynamic == "batch":
+        others.append({name: torch.cat([t, t[:1]]) for name, t in example.items()})
+    arrays = {name: t.detach().numpy() for name, t in example.items()}
+    for label in dynamic_sizes(dims, arrays):
+        changed = with_other_size(dims, arrays, label)
+        others.append({name: torch.from_numpy(array) for name, array in changed.items()})
+    return others
+
+
+def _shapes(
+    example: dict[str, Tensor], dynamic: str | None, dims: Mapping[str, Mapping[int, str]]
+) -> dict[str, dict[int, Any]] | None:
+    """What torch.export is to leave open. Of a dimension given by its name alone it finds the bounds itself."""
+    import torch
+
+    if dynamic is None and not dims:
+        return None
+    batch = {0: torch.export.Dim("batch", min=1)} if dynamic == "batch" else {}
+    return {name: {**batch, **dims.get(name, {})} for name in example}
+
+
+def _forward(model: nn.Module, example: dict[str, Tensor]) -> Any:
     import torch
 
     try:
         with torch.no_grad():
-            return model(*tensors)
+            return forward(model, example)
     except _FORWARD_ERRORS as error:
-        shapes = [(tuple(t.shape), str(t.dtype)) for t in tensors]
+        shapes = [(tuple(t.shape), str(t.dtype)) for t in example.values()]
         raise InputError(
             f"forward of {type(model).__name__}",
             found=f"{type(error).__name__}: {' '.join(str(error).split())[:300]} on inputs {shapes}",
-            wanted="a forward that takes the example inputs, in their order",
+            wanted="a forward that takes the example inputs",
             remedy="Correct the example inputs or the model.",
         ) from error
 
@@ -132,23 +166,25 @@ def _output_names(outputs: Any, wanted: Sequence[str] | None) -> list[str]:
 
 def _export(
     model: nn.Module,
-    tensors: tuple[Tensor, ...],
-    names: list[str],
+    example: dict[str, Tensor],
     outputs: list[str],
-    dynamic: str | None,
+    shapes: dict[str, dict[int, Any]] | None,
     opset: int,
 ) -> ModelProto:
     import torch
 
-    shapes = tuple({0: torch.export.Dim("batch", min=1)} for _ in tensors) if dynamic == "batch" else None
+    named = takes_names(model, example)
+    in_order = tuple(shapes.values()) if shapes else None
     try:
+        _forget_recurrent_kernels()
         with _quiet():
             program = torch.onnx.export(
                 model,
-                tensors,
-                input_names=names,
+                () if named else tuple(example.values()),
+                kwargs=example if named else None,
+                input_names=list(example),
                 output_names=outputs,
-                dynamic_shapes=shapes,
+                dynamic_shapes=shapes if named else in_order,
                 opset_version=opset,
                 dynamo=True,
                 external_data=False,
@@ -161,10 +197,24 @@ def _export(
         raise InputError(
             f"export of {type(model).__name__} to ONNX",
             found=_reason(error),
-            wanted="a model that torch.export can trace" + (" with any batch size" if dynamic else ""),
-            remedy="Take Python branches on tensor values, and fixed batch sizes, out of forward.",
+            wanted="a model that torch.export can trace"
+            + (" with any size of what may vary" if shapes else ""),
+            remedy="Take Python branches on tensor values, and fixed sizes of what may vary, out of forward.",
         ) from error
     return proto
+
+
+def _forget_recurrent_kernels() -> None:
+    """Let the exporter put in its own LSTM and GRU, whose sequence may vary, on every export.
+
+    It registers them for the time of an export, but torch goes on using the ones that it has looked up before.
+    """
+    import torch
+
+    for operator in (torch.ops.aten.lstm.input, torch.ops.aten.gru.input):
+        cache = getattr(operator, "_dispatch_cache", None)
+        if cache is not None:
+            cache.clear()
 
 
 def _reason(error: BaseException) -> str:
@@ -192,18 +242,11 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _verify(
-    model: nn.Module, path: Path, names: list[str], tensors: tuple[Tensor, ...], dynamic: str | None
-) -> None:
-    import torch
-
+def _verify(model: nn.Module, path: Path, examples: list[dict[str, Tensor]]) -> None:
     session = create_session(path)
-    batches = [tensors]
-    if dynamic == "batch":  # another size shows a batch that forward has baked in
-        batches.append(tuple(torch.cat([t, t[:1]]) for t in tensors))
-    for batch in batches:
-        want = [t.numpy() for t in output_tensors(_forward(model, batch))]
-        got = run_session(session, {n: t.detach().numpy() for n, t in zip(names, batch, strict=True)})
+    for example in examples:
+        want = [t.numpy() for t in output_tensors(_forward(model, example))]
+        got = run_session(session, {name: t.detach().numpy() for name, t in example.items()})
         for (name, found), wanted in zip(got.items(), want, strict=True):
             _compare(name, found, wanted)
 

@@ -38,7 +38,7 @@ _STATIC_OPS = (
     "Add", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Flatten", "Gemm", "GlobalAveragePool",
     "MatMul", "MaxPool", "Pad", "Relu", "Reshape", "Resize", "Split", "Squeeze", "Transpose", "Unsqueeze",
 )  # fmt: skip
-_DYNAMIC_OPS = ("MatMul", "Gemm", "Gather")
+_DYNAMIC_OPS = ("MatMul", "Gemm", "Gather", "LSTM")
 
 
 def quantize_static(
@@ -107,7 +107,7 @@ def quantize_static(
 def quantize_dynamic(
     source: str | Path, target: str | Path, *, per_channel: bool = True, exclude_nodes: Sequence[str] = ()
 ) -> None:
-    """Weights int8, activations quantized while running; best for MatMul, Gemm and Gather, needs no data.
+    """Weights int8, activations quantized while running; best for MatMul, Gemm, Gather and LSTM, needs no data.
 
     Convolutions stay float: dynamic int8 convolutions are slower than float ones.
     """
@@ -121,7 +121,7 @@ def quantize_dynamic(
         present = sorted({node.op_type for node, _ in weight_precisions(model)})
         raise InputError(
             f"dynamic quantization of {source}",
-            found=f"no MatMul, Gemm or Gather with float32 weights ({', '.join(present) or 'no weights'})",
+            found=f"no MatMul, Gemm, Gather or LSTM with float32 weights ({', '.join(present) or 'no weights'})",
             wanted="at least one",
             remedy="Use static quantization with calibration data; it quantizes convolutions.",
         )

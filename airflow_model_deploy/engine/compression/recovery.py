@@ -46,7 +46,7 @@ def recover(
     model: nn.Module,
     fit: Callable[..., Any],
     inputs: Mapping[str, np.ndarray],
-    targets: np.ndarray | None,
+    targets: np.ndarray | Mapping[str, np.ndarray] | None,
     *,
     masks: Mapping[str, Tensor],
     epochs: int,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.errors import InputError
 
+_OTHER_MATRICES = ("bias_k", "bias_v")  # attention's; biases by what they do, though not by their shape
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 def prunable_weights(
     model: nn.Module, include: Sequence[str] = ("*",), exclude: Sequence[str] = ()
 ) -> dict[str, nn.Parameter]:
-    """The weights that pruning may touch: `weight` of every Conv* and Linear, by parameter name.
+    """The weights that pruning may touch: those of every Conv*, Linear, recurrent and attention layer.
 
     Args:
         model: any torch model; a weight shared by two modules appears once.
@@ -29,7 +31,7 @@ def prunable_weights(
         raise InputError(
             f"weights to prune in {type(model).__name__}",
             found=f"none of {len(found)} candidates left",
-            wanted="at least one weight of a Conv or Linear layer",
+            wanted="at least one weight of a Conv, Linear, recurrent or attention layer",
             remedy="Widen include or narrow exclude.",
         )
     return {name: weight for name, weight in found.items() if name in chosen}
@@ -54,7 +56,10 @@ def matching(patterns: Iterable[str], names: Iterable[str], label: str) -> set[s
 
 
 def layer_weights(model: nn.Module) -> dict[str, nn.Parameter]:
-    """`weight` of every Conv* and Linear by parameter name, each shared one once."""
+    """Matrices and filters of every Conv*, Linear, recurrent and attention layer by name, each shared one once.
+
+    Embeddings are left out: a row that is small belongs to a rare word, not to an unimportant one.
+    """
     from torch import nn
 
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -62,8 +67,11 @@ def layer_weights(model: nn.Module) -> dict[str, nn.Parameter]:
     found: dict[str, nn.Parameter] = {}
     seen: set[int] = set()
     for module_name, module in model.named_modules():
-        weight = module.weight if isinstance(module, layers) else None
-        if isinstance(weight, nn.Parameter) and weight.dim() >= 2 and id(weight) not in seen:
+        if not isinstance(module, (*layers, nn.RNNBase, nn.MultiheadAttention)):
+            continue
+        for name, weight in module.named_parameters(recurse=False):
+            if name in _OTHER_MATRICES or weight.dim() < 2 or id(weight) in seen:
+                continue
             seen.add(id(weight))
-            found[f"{module_name}.weight" if module_name else "weight"] = weight
+            found[f"{module_name}.{name}" if module_name else name] = weight
     return found

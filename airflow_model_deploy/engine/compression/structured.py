@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from airflow_model_deploy.engine.compression.channel_groups import ChannelGroup, channel_groups
 from airflow_model_deploy.engine.compression.cost import output_tensors
+from airflow_model_deploy.engine.compression.forward import forward
 from airflow_model_deploy.engine.compression.selection import matching
 from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.models import Cut, Surgery, width
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from airflow_model_deploy.engine.compression.forward import Example
+
 Norm = Literal["l1", "l2"]
 
 
 def prune_channels(
     model: nn.Module,
-    example_inputs: tuple[Tensor, ...],
+    example_inputs: Example,
     *,
     ratio: float,
     round_to: int = 8,
@@ -38,7 +41,7 @@ def prune_channels(
 
     Args:
         model: unchanged. Apply the result with `surgery.apply(model)`.
-        example_inputs: positional arguments of forward.
+        example_inputs: arguments of forward, by name or in order.
         ratio: share of channels to remove, between 0 and 1.
         round_to: multiple that remains.
         criterion: "l2" (sum of squares) or "l1" (sum of magnitudes).
@@ -62,11 +65,24 @@ def prune_channels(
     if not surgery.cuts:
         raise InputError(
             f"channels of {type(model).__name__}",
-            found=f"nothing to cut in {len(groups)} groups of layers at ratio {ratio}, round_to {round_to}",
+            found=f"nothing to cut in {len(groups)} groups of layers at ratio {ratio}, round_to {round_to}"
+            + _uncuttable(model),
             wanted="a Conv or Linear layer, not an output, with more channels than that",
-            remedy="Lower round_to, raise ratio, or prune single weights instead.",
+            remedy="Lower round_to, raise ratio, or prune single weights instead (magnitude-ratio).",
         )
     return surgery
+
+
+def _uncuttable(model: nn.Module) -> str:
+    """Name the layers that have weights and that Surgery cannot cut."""
+    found = [
+        f"{name or 'the model'} ({type(module).__name__})"
+        for name, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None and width(module, "out") is None
+    ]
+    if not found:
+        return ""
+    return f"; layers whose channels can't be cut: {', '.join(found[:6])}{', ...' if len(found) > 6 else ''}"
 
 
 def _weakest(model: nn.Module, group: ChannelGroup, ratio: float, round_to: int, criterion: Norm) -> set[int]:
@@ -88,7 +104,7 @@ def _weakest(model: nn.Module, group: ChannelGroup, ratio: float, round_to: int,
 
 
 def _verified(
-    model: nn.Module, example_inputs: tuple[Tensor, ...], removals: list[tuple[ChannelGroup, set[int]]]
+    model: nn.Module, example_inputs: Example, removals: list[tuple[ChannelGroup, set[int]]]
 ) -> Surgery:
     """All removals together if that is sound, else those that are sound one by one."""
     surgery = _surgery(model, removals)
@@ -121,7 +137,7 @@ def _surgery(model: nn.Module, removals: Iterable[tuple[ChannelGroup, set[int]]]
 
 def _sound(
     model: nn.Module,
-    example_inputs: tuple[Tensor, ...],
+    example_inputs: Example,
     surgery: Surgery,
     removals: list[tuple[ChannelGroup, set[int]]],
 ) -> bool:
@@ -135,10 +151,10 @@ def _sound(
             if cut.dimension == "in":
                 _unread(modules[cut.module], cut)
         try:
-            got = output_tensors(surgery.apply(copy.deepcopy(model)).eval()(*example_inputs))
+            got = output_tensors(forward(surgery.apply(copy.deepcopy(model)).eval(), example_inputs))
         except (RuntimeError, InputError, ValueError, IndexError):
             return False  # a shape written into forward, or groups that would end up uneven
-        want = output_tensors(reference(*example_inputs))
+        want = output_tensors(forward(reference, example_inputs))
     if [t.shape for t in got] != [t.shape for t in want]:
         return False
     if any(group.normalized for group, _ in removals):

@@ -32,18 +32,21 @@ class Gate:
     """One condition that a model must meet.
 
     Args:
-        kind: max_drop: the metric may be at most `limit` worse than "baseline.<metric>"; accuracy in
+        kind: max_drop: the metric may be at most `limit` worse than "<against>.<metric>"; accuracy in
             percentage points, other metrics in their own unit. min_value, max_value: of the metric. The other
             kinds read latency_ms, size_bytes, size_ratio, speedup and memory_bytes.
         limit: the last value that passes.
         metric: for max_drop, min_value and max_value: its name.
         higher_is_better: of the metric; matters to max_drop. By default false for mae and rmse, else true.
+        against: whose metric max_drop compares with: "baseline", the model before compression, or "champion", the
+            one that serves now.
     """
 
     kind: GateKind
     limit: float
     metric: str | None = None
     higher_is_better: bool | None = None
+    against: Literal["baseline", "champion"] = "baseline"
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(GateKind):
@@ -56,8 +59,9 @@ class Gate:
 
     @property
     def name(self) -> str:
-        """As reports call it: "max_drop(accuracy)"."""
-        return f"{self.kind}({self.metric})" if self.metric else self.kind
+        """As reports call it: "max_drop(accuracy)", "max_drop_from_champion(accuracy)"."""
+        kind = self.kind if self.against == "baseline" else f"{self.kind}_from_{self.against}"
+        return f"{kind}({self.metric})" if self.metric else kind
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON values."""
@@ -90,8 +94,8 @@ def check_gates(gates: Iterable[Gate], measured: Mapping[str, float | None]) -> 
 
     Args:
         gates: in the order of the report.
-        measured: metrics by name, "baseline.<metric>", latency_ms, size_bytes, size_ratio, speedup,
-            memory_bytes.
+        measured: metrics by name, "baseline.<metric>", "champion.<metric>", latency_ms, size_bytes,
+            size_ratio, speedup, memory_bytes.
     """
     return tuple(_check(gate, measured) for gate in gates)
 
@@ -120,7 +124,7 @@ def _found(gate: Gate, measured: Mapping[str, float | None]) -> tuple[float | No
     value = measured.get(gate.metric)
     if gate.kind != "max_drop":
         return value, gate.metric, gate.metric, ""
-    key = f"baseline.{gate.metric}"
+    key = f"{gate.against}.{gate.metric}"
     baseline = measured.get(key)
     if value is None or baseline is None:
         return None, gate.metric if value is None else key, gate.metric, ""

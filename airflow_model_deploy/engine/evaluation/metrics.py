@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     MetricFunction = Callable[..., float]  # (outputs by name, targets, **options)
+    Targets = np.ndarray | Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Metric:
     function: MetricFunction
     higher_is_better: bool = True
 
-    def __call__(self, outputs: Mapping[str, np.ndarray], targets: np.ndarray) -> float:
+    def __call__(self, outputs: Mapping[str, np.ndarray], targets: Targets) -> float:
         """The score; InputError where the function returns no number."""
         value = self.function(outputs, targets)
         try:
@@ -41,14 +42,14 @@ class Metric:
             ) from error  # fmt: skip
 
 
-def accuracy(outputs: Mapping[str, np.ndarray], targets: np.ndarray, *, output: str | None = None) -> float:
+def accuracy(outputs: Mapping[str, np.ndarray], targets: Targets, *, output: str | None = None) -> float:
     """Share of positions whose largest score is that of the target's class.
 
     Scores are [samples, classes, ...], targets class numbers [samples, ...]. A row with a NaN is wrong.
     """
     import numpy as np
 
-    scores = _pick(outputs, output)
+    scores, targets = _pick(outputs, targets, output)
     if scores.ndim < 2 or scores.shape[1] < 2:
         raise InputError(
             "scores for accuracy", found=f"shape {scores.shape}",
@@ -60,14 +61,14 @@ def accuracy(outputs: Mapping[str, np.ndarray], targets: np.ndarray, *, output: 
     return float(np.mean(right & ~np.isnan(scores.astype(np.float64)).any(axis=1)))
 
 
-def mae(outputs: Mapping[str, np.ndarray], targets: np.ndarray, *, output: str | None = None) -> float:
+def mae(outputs: Mapping[str, np.ndarray], targets: Targets, *, output: str | None = None) -> float:
     """Mean of |output - target|, in float64."""
     import numpy as np
 
     return float(np.mean(np.abs(_difference(outputs, targets, output, "mae"))))
 
 
-def rmse(outputs: Mapping[str, np.ndarray], targets: np.ndarray, *, output: str | None = None) -> float:
+def rmse(outputs: Mapping[str, np.ndarray], targets: Targets, *, output: str | None = None) -> float:
     """Root of the mean of (output - target)^2, in float64."""
     import numpy as np
 
@@ -75,7 +76,7 @@ def rmse(outputs: Mapping[str, np.ndarray], targets: np.ndarray, *, output: str 
 
 
 def resolve_metric(
-    metric: str | MetricFunction | Metric, *, name: str | None = None, higher_is_better: bool = True
+    metric: str | MetricFunction | Metric, *, name: str | None = None, higher_is_better: bool | None = None
 ) -> Metric:
     """A metric by name, or from a function.
 
@@ -83,13 +84,15 @@ def resolve_metric(
         metric: "accuracy", "mae" or "rmse", ":<output>" after it names the output; or a function
             (outputs, targets) -> float.
         name: of a user's function; by default its own name.
-        higher_is_better: of a user's function.
+        higher_is_better: of a user's function; by default its attribute of that name, or true without one.
     """
     if isinstance(metric, Metric):
         return metric
     if not isinstance(metric, str):
         if not callable(metric):
             raise InputError("metric", found=type(metric).__name__, wanted="a name or a function")
+        if higher_is_better is None:
+            higher_is_better = bool(getattr(metric, "higher_is_better", True))
         return Metric(name or str(getattr(metric, "__name__", "metric")), metric, higher_is_better)
     known = {"accuracy": (accuracy, True), "mae": (mae, False), "rmse": (rmse, False)}
     kind, _, output = metric.partition(":")
@@ -102,20 +105,33 @@ def resolve_metric(
     return Metric(metric, lambda outputs, targets: function(outputs, targets, output=output or None), higher)
 
 
-def _pick(outputs: Mapping[str, np.ndarray], output: str | None) -> np.ndarray:
+def _pick(
+    outputs: Mapping[str, np.ndarray], targets: Targets, output: str | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """One output and its targets: where targets have names, those of the same name."""
+    from collections.abc import Mapping
+
     if output is not None and output not in outputs:
         raise InputError("output to score", found=output, wanted=f"one of {sorted(outputs)}")
     if not outputs:
         raise InputError("outputs to score", found="none", wanted="at least one")
-    return outputs[output] if output is not None else next(iter(outputs.values()))
+    name = output if output is not None else next(iter(outputs))
+    if not isinstance(targets, Mapping):
+        return outputs[name], targets
+    if name not in targets:
+        raise InputError(
+            f"targets of output {name}", found=f"targets {sorted(targets)}", wanted=f"some named {name!r}",
+            remedy="Name the targets after the outputs, and the metric after one of them: accuracy:<output>.",
+        )  # fmt: skip
+    return outputs[name], targets[name]
 
 
 def _difference(
-    outputs: Mapping[str, np.ndarray], targets: np.ndarray, output: str | None, name: str
+    outputs: Mapping[str, np.ndarray], targets: Targets, output: str | None, name: str
 ) -> np.ndarray:
     import numpy as np
 
-    values = _pick(outputs, output)
+    values, targets = _pick(outputs, targets, output)
     if values.shape == (*targets.shape, 1):
         values = values[..., 0]  # one number a sample, as most networks return it
     _same_shape(values.shape, targets, name, "values")

@@ -5,10 +5,12 @@ from __future__ import annotations
 from airflow_model_deploy.engine.models.data import Dataset, DataSource
 from airflow_model_deploy.engine.models.data import fingerprint as data_fingerprint
 from airflow_model_deploy.engine.models.data import load as load_data
+from airflow_model_deploy.engine.models.dynamic import dynamic_sizes, with_other_size
 from airflow_model_deploy.engine.models.machine import CpuFingerprint, cpu_fingerprint
 from airflow_model_deploy.engine.models.onnx_check import check_onnx
 from airflow_model_deploy.engine.models.onnx_file import file_size, load_onnx, read_signature, save_onnx
 from airflow_model_deploy.engine.models.onnx_precision import onnx_precision, weight_precisions
+from airflow_model_deploy.engine.models.random_inputs import random_inputs
 from airflow_model_deploy.engine.models.reproducible import reproducible
 from airflow_model_deploy.engine.models.runtime import (
     OptimizationLevel,
@@ -53,6 +55,7 @@ __all__ = [
     "cpu_fingerprint",
     "create_session",
     "data_fingerprint",
+    "dynamic_sizes",
     "file_size",
     "fill_model",
     "interleaved_seconds",
@@ -64,6 +67,7 @@ __all__ = [
     "locate",
     "onnx_precision",
     "ort_errors",
+    "random_inputs",
     "read_factory",
     "read_model_description",
     "read_signature",
@@ -74,4 +78,5 @@ __all__ = [
     "save_torch_model",
     "weight_precisions",
     "width",
+    "with_other_size",
 ]

@@ -14,6 +14,8 @@ from airflow_model_deploy.engine.models.usercode import UserFunction
 if TYPE_CHECKING:
     import numpy as np  # noqa: TC004 - pydantic never meets the classes that name it
 
+    Targets = np.ndarray | dict[str, np.ndarray]
+
 Resolve = Callable[[str], Callable[..., Any]]
 
 
@@ -27,7 +29,8 @@ class DataSource:
     Args:
         loader: called as loader(split, **options) with split "train" or "test"; returns (inputs, targets): inputs
             maps each input's name (the forward argument's) to an array with the samples along dimension 0;
-            targets is an array with as many samples, or None.
+            targets is an array with as many samples, a dict of them (for a model with several outputs, by the
+            outputs' names where "accuracy", "mae" or "rmse" is to score them), or None.
         files: local files whose content is part of the fingerprint.
         version: the author's own name for this state of the data (a date, a table's version).
         fingerprint: called with the loader's options, returns a str that changes when the data does.
@@ -46,27 +49,29 @@ class Dataset:
     """Samples in memory: inputs by name and targets, all with the samples along dimension 0."""
 
     inputs: dict[str, np.ndarray]
-    targets: np.ndarray | None
+    targets: Targets | None
 
     def __len__(self) -> int:
         return len(next(iter(self.inputs.values())))
 
     def head(self, count: int) -> Dataset:
         """Return the first `count` samples."""
-        return Dataset(
-            inputs={name: array[:count] for name, array in self.inputs.items()},
-            targets=None if self.targets is None else self.targets[:count],
-        )
+        return self.take(slice(count))
+
+    def take(self, places: slice | np.ndarray) -> Dataset:
+        """Return the samples at some places."""
+        targets = self.targets
+        if isinstance(targets, dict):
+            targets = {name: array[places] for name, array in targets.items()}
+        elif targets is not None:
+            targets = targets[places]
+        return Dataset({name: array[places] for name, array in self.inputs.items()}, targets)
 
     def spread(self, count: int) -> Dataset:
         """Return `count` samples at even distances, so that sorted data is seen whole."""
         import numpy as np
 
-        places = np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int)
-        return Dataset(
-            inputs={name: array[places] for name, array in self.inputs.items()},
-            targets=None if self.targets is None else self.targets[places],
-        )
+        return self.take(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(int))
 
 
 def fingerprint(source: DataSource, resolve: Resolve) -> str | None:
@@ -103,10 +108,13 @@ def load(source: DataSource, split: str, resolve: Resolve) -> Dataset:
             remedy="Return ({'name of the input': array}, targets).",
         )
     inputs = {str(name): np.ascontiguousarray(array) for name, array in value[0].items()}
-    targets = None if value[1] is None else np.asarray(value[1])
-    lengths = {name: array.shape[0] if array.ndim else 0 for name, array in inputs.items()}
-    if targets is not None:
-        lengths["targets"] = targets.shape[0] if targets.ndim else 0
+    targets = _targets(value[1])
+    arrays = dict(inputs)
+    if isinstance(targets, dict):
+        arrays |= {f"targets[{name!r}]": array for name, array in targets.items()}
+    elif targets is not None:
+        arrays["targets"] = targets
+    lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         raise InputError(
             f"the arrays of {loader} for split {split!r} don't belong together",
@@ -115,6 +123,16 @@ def load(source: DataSource, split: str, resolve: Resolve) -> Dataset:
             remedy="Correct the loader.",
         )
     return Dataset(inputs=inputs, targets=targets)
+
+
+def _targets(value: Any) -> Targets | None:
+    import numpy as np
+
+    if value is None:
+        return None
+    if isinstance(value, dict):
+        return {str(name): np.asarray(array) for name, array in value.items()}
+    return np.asarray(value)
 
 
 def _file_digest(name: str) -> str:

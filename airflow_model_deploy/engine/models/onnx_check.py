@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.models.onnx_file import external_locations, load_onnx
+from airflow_model_deploy.engine.models.onnx_file import external_locations, load_onnx, read_signature
 from airflow_model_deploy.engine.models.runtime import SessionSettings, create_session
 
 
@@ -21,6 +21,7 @@ def check_onnx(path: str | Path) -> None:
     model = load_onnx(path)
     for location, offset, length in external_locations(model):
         _check_location(path, location, offset, length)
+    read_signature(path)  # before the checker, which wouldn't name the tensor
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:

@@ -113,7 +113,7 @@ def resolve(path: str) -> Callable[..., Any]:
     module_name, _, name = path.partition(":")
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # a module is the user's code: importing it may raise anything
         raise InputError(
             f"the module of {path} can't be imported",
             found=f"{type(error).__name__}: {error}",

@@ -7,7 +7,8 @@ The first status that has a reason is the verdict; the reasons of all of them ar
 | failing      | not ready at the end; the last probe got no answer; a wrong answer; errors or unanswered    |
 |              | probes clearly over `max_error_share` (their number is less than 5 % likely under it)       |
 | degraded     | errors or unanswered probes over `max_error_share`, not clearly; share within `latency_ms`  |
-|              | under `latency_share`; a restart seen; memory over `max_memory_bytes`                       |
+|              | under `latency_share` by the server's count, or clearly so by the probes' own timing;       |
+|              | a restart seen; memory over `max_memory_bytes`                                              |
 | inconclusive | metrics not readable; fewer than `min_requests` requests counted, or latencies measured;    |
 |              | memory unknown though it has a bound                                                        |
 | healthy      | nothing of the above: ready, every probe answered and right, enough requests, all within    |
@@ -118,6 +119,20 @@ def _latency(seen: Observation, goals: Objectives) -> Iterator[tuple[Status, str
     elif 1.0 - seen.over_objective < goals.latency_share - 1e-9:
         within = f"{1.0 - seen.over_objective:.2%} of {timed} requests within {goals.latency_ms:g} ms"
         yield "degraded", f"{within} ({seen.over_objective_source}), {goals.latency_share:.2%} wanted"
+    if seen.over_objective_source == "histogram":
+        yield from _waiting(seen, goals)
+
+
+def _waiting(seen: Observation, goals: Objectives) -> Iterator[tuple[Status, str]]:
+    """Judge by what a caller waits: the server's clock starts when it reads a request, however long that lay there."""
+    total = len(seen.probe_latencies_ms)
+    late = sum(latency > goals.latency_ms for latency in seen.probe_latencies_ms)
+    if excess_probability(late, total, 1.0 - goals.latency_share) < _SIGNIFICANCE:
+        within = f"{(total - late) / total:.2%} of {total} probes answered within {goals.latency_ms:g} ms"
+        yield (
+            "degraded",
+            f"{within}, {goals.latency_share:.2%} wanted; the server's own clock sees less of it",
+        )
 
 
 def _process(seen: Observation, goals: Objectives) -> Iterator[tuple[Status, str]]:

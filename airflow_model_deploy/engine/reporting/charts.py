@@ -37,8 +37,8 @@ class Chart:
     svg: str
 
 
-def draw_charts(stages: Sequence[dict[str, Any]]) -> tuple[Chart, ...]:
-    """Draw what the stages have figures for.
+def draw_charts(report: dict[str, Any]) -> tuple[Chart, ...]:
+    """Draw what a report has figures for.
 
     Raises:
         ImportError: matplotlib isn't there.
@@ -53,7 +53,14 @@ def draw_charts(stages: Sequence[dict[str, Any]]) -> tuple[Chart, ...]:
         "font.size": 9.5,
     }
     with matplotlib.rc_context(settings):
-        charts = (_size(stages), _accuracy(stages), _speed(stages), _time(stages))
+        stages = report["stages"]
+        charts = (
+            _size(stages),
+            _accuracy(stages),
+            _latency(stages),
+            _throughput(report["compression"]),
+            _time(stages),
+        )
     return tuple(chart for chart in charts if chart is not None)
 
 
@@ -87,21 +94,27 @@ def _accuracy(stages: Sequence[dict[str, Any]]) -> Chart | None:
     return Chart("Accuracy", "On held-out data. The axis is zoomed in; it doesn't start at 0.", _svg(figure))
 
 
-def _speed(stages: Sequence[dict[str, Any]]) -> Chart | None:
+def _latency(stages: Sequence[dict[str, Any]]) -> Chart | None:
     rows = _known(stages, "latency_ms")
-    if len(rows) < 2:
+    if not rows:
         return None
-    measured = _known(stages, "throughput_per_s")
-    if len(measured) >= 2:
-        rates, how = [measured[0], measured[-1]], "as measured"
-    else:
-        rates, how = [(name, 1000 / max(ms, 1e-9)) for name, ms in (rows[0], rows[-1])], "of one caller"
-    figure, (upper, lower) = _figure(len(rows) + 3.4, panels=(len(rows), 2))
-    _bars(upper, rows, wording.milliseconds, highlight=len(rows) - 1)
-    _bars(lower, rates, wording.rate, highlight=1)
-    lower.set_title("Throughput, before and after", loc="left", fontsize=9.5, color=_MUTED, pad=3)
-    note = f"Time of one request, one at a time; below, the requests a second {how}."
-    return Chart("Latency and throughput", note, _svg(figure))
+    figure, axes = _figure(len(rows))
+    _bars(axes, rows, wording.milliseconds, highlight=len(rows) - 1)
+    note = (
+        "Before the test: the model alone, in CPU time. From the test on: a request to its server and back."
+    )
+    return Chart("Latency", note, _svg(figure))
+
+
+def _throughput(compression: dict[str, Any]) -> Chart | None:
+    before, after = compression["baseline_throughput_per_s"], compression["throughput_per_s"]
+    if before is None or after is None:
+        return None
+    figure, axes = _figure(2)
+    _bars(axes, [("fp32 ONNX", before), ("deployed", after)], wording.rate, highlight=1)
+    return Chart(
+        "Throughput", "Samples per CPU second at batch 64, one thread, measured in turns.", _svg(figure)
+    )
 
 
 def _time(stages: Sequence[dict[str, Any]]) -> Chart | None:

@@ -47,7 +47,7 @@ def write_html(report: dict[str, Any], path: Path) -> None:
 
 def _charts(report: dict[str, Any]) -> tuple[tuple[Chart, ...], str | None]:
     try:
-        return draw_charts(report["stages"]), None
+        return draw_charts(report), None
     except ImportError as e:
         return (), f"No plots: matplotlib can't be imported ({e})."
 

@@ -17,11 +17,16 @@ _STAGE = (
     "size_bytes",
     "accuracy",
     "latency_ms",
-    "throughput_per_s",
     "duration_s",
     "cached",
 )
-_COMPRESSION = ("size_ratio", "speedup", "accuracy_drop_points")
+_COMPRESSION = (
+    "size_ratio",
+    "speedup",
+    "accuracy_drop_points",
+    "throughput_per_s",
+    "baseline_throughput_per_s",
+)
 _SERVED = ("golden_requests", "matched", "max_abs_error", "tolerance", "url")
 _GATE = ("name", "found", "wanted", "passed")
 
@@ -41,8 +46,9 @@ def build_report(
 
     Args:
         stages: in order, each with its `stage` (name) and any of digest, parent (digests), size_bytes,
-            accuracy (0 to 1), latency_ms, throughput_per_s, duration_s, cached.
-        compression: size_ratio and speedup (before / after), accuracy_drop_points (percentage points).
+            accuracy (0 to 1), latency_ms, duration_s, cached.
+        compression: size_ratio and speedup (before / after), accuracy_drop_points (percentage points), and the
+            two throughputs that the speedup is made of (samples per CPU second).
         served: golden_requests, matched, max_abs_error, tolerance, url.
         verdict: status and reasons, or the status alone.
         environment: tool versions, the CPU: name -> value.

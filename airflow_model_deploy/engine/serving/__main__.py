@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve one servable; return the exit code."""
     options = _parse(arguments)
+    # ONNX Runtime reports its use over the network unless told otherwise before it is loaded.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if options.lifeline:
         threading.Thread(target=_end_with_parent, name="lifeline", daemon=True).start()
     # Heavy, and not needed to refuse an argument or to notice that the parent is gone.

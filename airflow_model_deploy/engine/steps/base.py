@@ -11,6 +11,7 @@ from airflow_model_deploy.engine.artifacts import Description, Manifest, Referen
 from airflow_model_deploy.engine.errors import InputError
 
 SCHEMA_VERSION = 1
+CODE = "code"  # the parent by which a torch model names its factory's code
 Status = Literal["succeeded", "failed"]
 
 
@@ -160,10 +161,21 @@ class Input:
 
 
 class Inputs:
-    """The input artifacts of a run, fetched and verified when first asked for."""
+    """The input artifacts of a run, fetched and verified when first asked for.
 
-    def __init__(self, store: Store, references: Mapping[str, Reference], scratch: Path) -> None:
+    A model that needs its author's code to be loaded names that code's artifact among its parents; `use_code`
+    makes it importable.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        references: Mapping[str, Reference],
+        scratch: Path,
+        use_code: Callable[[Reference], None],
+    ) -> None:
         self._store, self.references, self._scratch = store, dict(references), scratch
+        self._use_code = use_code
         self._fetched: dict[str, Input] = {}
 
     def __getitem__(self, role: str) -> Input:
@@ -177,6 +189,8 @@ class Inputs:
             reference = self.references[role]
             folder, manifest = self._store.fetch(reference, self._scratch / "inputs")
             self._fetched[role] = Input(reference, folder, manifest)
+            if CODE in manifest.description.parents:
+                self._use_code(self._store.reference(manifest.description.parents[CODE]))
         return self._fetched[role]
 
     def __contains__(self, role: str) -> bool:
@@ -216,10 +230,13 @@ class Step:
     Args:
         function: function(spec, inputs, context) -> StepOutput.
         inputs: roles of the artifacts that it needs; `optional` ones may be absent.
+        compared: those of them that are only compared with: no part of what the artifact was made from.
         pure: its result depends on nothing but its key, so it is reused.
         measured: its outcome depends on the kind of CPU, so that is part of its key.
         version: raised when the step's own code changes its outcome.
         libraries: distributions whose versions are part of its key.
+        mark: what else decides its outcome, read off the spec: part of the key; None where it can't be told, so
+            that nothing is reused.
     """
 
     name: str
@@ -228,10 +245,12 @@ class Step:
     function: Callable[[Any, Inputs, StepContext], StepOutput]
     inputs: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
+    compared: tuple[str, ...] = ()
     pure: bool = True
     measured: bool = False
     version: int = 1
     libraries: tuple[str, ...] = ()
+    mark: Callable[[Any], str | None] | None = None
 
 
 def as_hit(result: StepResult, *, duration_s: float) -> StepResult:

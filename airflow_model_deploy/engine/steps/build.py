@@ -14,7 +14,6 @@ from airflow_model_deploy.engine.models import (
     DataSource,
     SessionSettings,
     create_session,
-    load_data,
     load_torch_model,
     onnx_precision,
     read_signature,
@@ -30,8 +29,9 @@ from airflow_model_deploy.engine.probing import (
 )
 from airflow_model_deploy.engine.steps.base import Input, Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.export import MODEL
+from airflow_model_deploy.engine.steps.samples import Samples, samples_for
 from airflow_model_deploy.engine.steps.spec import spec
-from airflow_model_deploy.engine.steps.torch_artifacts import data_for, predict
+from airflow_model_deploy.engine.steps.torch_artifacts import predict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,7 +54,10 @@ class BuildSpec:
     margin: Annotated[
         float, Field(ge=1, le=10, description="tolerance over the largest difference seen on the sample")
     ] = 1.25
-    data: DataSource
+    data: Annotated[
+        DataSource | None,
+        Field(description="split 'test' gives the questions; None: random inputs by the signature"),
+    ] = None
 
 
 def build(spec: BuildSpec, inputs: Inputs, context: StepContext) -> StepOutput:
@@ -70,8 +73,11 @@ def build(spec: BuildSpec, inputs: Inputs, context: StepContext) -> StepOutput:
         )
     signature = read_signature(path)
     settings = read_settings(source.folder)
-    golden_data, sample = _questions(spec, load_data(spec.data, "test", context.resolve))
-    golden = _golden(spec, source, baseline, settings, golden_data, sample, context)
+    rows = signature.fixed_batch or 1
+    samples = samples_for(path, spec.data, context.resolve, random=spec.golden_requests * rows + spec.sample)
+    questions, sample = _questions(spec, samples, rows)
+    promise = f"{spec.margin} x the largest difference on {_count(sample)} {samples.source}"
+    golden = _golden(spec, source, baseline, settings, questions, sample, context, promise)
     _require_promise(golden)
     folder = context.folder("servable")
     digest = write_servable(
@@ -95,6 +101,7 @@ def build(spec: BuildSpec, inputs: Inputs, context: StepContext) -> StepOutput:
                 **_inherited(source),
                 "servable_digest": digest,
                 "golden_requests": spec.golden_requests,
+                "golden_source": samples.source,
                 "model_bytes": path.stat().st_size,
                 "tolerance": {
                     kind: {name: tolerance.absolute for name, tolerance in outputs.items()}
@@ -103,6 +110,7 @@ def build(spec: BuildSpec, inputs: Inputs, context: StepContext) -> StepOutput:
             },
         ),
         main="model",
+        details={"golden_source": samples.source},
     )
 
 
@@ -112,28 +120,28 @@ def read_settings(folder: Path) -> SessionSettings:
     return SessionSettings.from_json(json.loads(path.read_bytes())) if path.is_file() else SessionSettings()
 
 
-def _questions(spec: BuildSpec, data: Dataset) -> tuple[Dataset, Dataset]:
-    """Split test data into golden requests and a sample apart from them."""
+def _questions(
+    spec: BuildSpec, samples: Samples, rows: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Split samples into golden requests of `rows` each and a sample apart from them."""
     import numpy as np
 
+    data, wanted = Dataset(samples.feed, None), spec.golden_requests * rows
     total = len(data)
-    if total < 2 * spec.golden_requests:
+    if total < 2 * wanted:
         raise InputError(
             "the test split is too small for golden requests and a sample apart from them",
             found=f"{total} samples",
-            wanted=f"at least {2 * spec.golden_requests}",
+            wanted=f"at least {2 * wanted}" + (f", since the model takes {rows} at once" if rows > 1 else ""),
             remedy="Give more test data, or ask for fewer golden requests.",
         )
-    chosen = np.unique(np.linspace(0, total - 1, spec.golden_requests).round().astype(int))
+    chosen = np.unique(np.linspace(0, total - 1, wanted).round().astype(int))
     rest = np.setdiff1d(np.arange(total), chosen)
-    return _take(data, chosen), _take(data, rest).spread(spec.sample)
+    return data.take(chosen).inputs, data.take(rest).spread(spec.sample).inputs
 
 
-def _take(data: Dataset, places: np.ndarray) -> Dataset:
-    return Dataset(
-        inputs={name: array[places] for name, array in data.inputs.items()},
-        targets=None if data.targets is None else data.targets[places],
-    )
+def _count(feed: dict[str, np.ndarray]) -> int:
+    return len(next(iter(feed.values())))
 
 
 def _golden(
@@ -141,30 +149,28 @@ def _golden(
     source: Input,
     baseline: Input,
     settings: SessionSettings,
-    questions: Dataset,
-    sample: Dataset,
+    questions: dict[str, np.ndarray],
+    sample: dict[str, np.ndarray],
     context: StepContext,
+    promise: str,
 ) -> GoldenSet:
     path = source.folder / MODEL
-    signature = read_signature(path)
     session = create_session(path, settings)
-    feed, sample_feed = data_for(questions, signature), data_for(sample, signature)
     # One request at a time is what the server will see first; larger batches may round otherwise.
-    built = run(session, feed, batch_size=1)
-    variations = [run(session, feed), run(session, feed, batch_size=3)]
-    original = _original(baseline, {**feed}, context)
-    promise = derive_tolerance(
-        _original(baseline, sample_feed, context),
-        run(session, sample_feed, batch_size=64),
-        margin=spec.margin,
-        source=f"{spec.margin} x the largest difference on {len(sample)} test samples",
-    )
+    built = run(session, questions, batch_size=1)
+    variations = [run(session, questions), run(session, questions, batch_size=3)]
     return make_golden(
-        feed,
-        original,
+        questions,
+        _original(baseline, questions, context),
         built,
-        original_tolerance=promise,
+        original_tolerance=derive_tolerance(
+            _original(baseline, sample, context),
+            run(session, sample, batch_size=64),
+            margin=spec.margin,
+            source=promise,
+        ),
         built_tolerance=tight_tolerance(built, variations),
+        rows_per_request=read_signature(path).fixed_batch or 1,
     )
 
 
@@ -182,7 +188,7 @@ def _require_promise(golden: GoldenSet) -> None:
             "the built model moved golden answers further than its own test sample promised",
             found=found.summary,
             wanted="every golden request within the tolerance",
-            remedy="Compress less, let it recover longer, or give a larger `sample`.",
+            remedy="Compress less, let it recover longer, or give a larger `sample` or `margin`.",
         )
 
 

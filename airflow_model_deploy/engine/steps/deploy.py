@@ -53,7 +53,7 @@ def deploy_release(spec: DeploySpec, inputs: Inputs, context: StepContext) -> St
         drain_s=spec.drain_s,
     )
     found = deploy(service, bundle, check=golden_check, log=logger.info)
-    return StepOutput(main="release", details=told(found))
+    return StepOutput(passed_on=source.reference, main="release", details=told(found))
 
 
 STEP = Step(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import shutil
 import sys
 import tempfile
@@ -20,7 +22,7 @@ from airflow_model_deploy.engine.artifacts import (
     digest_of,
     step_key,
 )
-from airflow_model_deploy.engine.errors import InputError, IntegrityError, ModelDeployError
+from airflow_model_deploy.engine.errors import InputError, IntegrityError, ModelDeployError, UnavailableError
 from airflow_model_deploy.engine.models import (
     DataSource,
     collect_functions,
@@ -30,6 +32,7 @@ from airflow_model_deploy.engine.models import (
     resolve,
 )
 from airflow_model_deploy.engine.steps.base import (
+    CODE,
     Inputs,
     Step,
     StepContext,
@@ -76,7 +79,8 @@ def run_request(request: StepRequest, *, options: Mapping[str, Any] | None = Non
     except Exception as error:
         # The edge of the process: whatever user code raised has to reach the runner as a result.
         logger.exception("step %s failed", request.step)
-        result = _failed(request, error, permanent=isinstance(error, _PERMANENT), start=start)
+        told = _disk_full(error) or error
+        result = _failed(request, told, permanent=isinstance(told, _PERMANENT), start=start)
     if request.result:
         Store(request.store, options).write_json(request.result, result.to_json())
     return result
@@ -92,7 +96,7 @@ def execute(request: StepRequest, *, options: Mapping[str, Any] | None = None) -
     try:
         code = request.code or publish_code(store, spec)
         if code is not None:
-            _use_code(store, code, scratch)
+            _use_code(store, code, scratch, first=True)
         return _run(step, spec, request.inputs, store, code, scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -119,11 +123,11 @@ def publish_code(store: Store, spec: Any) -> Reference | None:
     return reference
 
 
-def _use_code(store: Store, code: Reference, scratch: Path) -> None:
+def _use_code(store: Store, code: Reference, scratch: Path, *, first: bool) -> None:
     folder, _ = store.fetch(code, scratch / "code")
     sys.dont_write_bytecode = True  # the folder is an artifact: nothing may be added to it
     if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+        sys.path.insert(0 if first else len(sys.path), str(folder))
 
 
 def _run(
@@ -135,7 +139,8 @@ def _run(
     scratch: Path,
 ) -> StepResult:
     start = time.monotonic()
-    inputs = Inputs(store, references, scratch)
+    # The step's own code comes first: a model's code serves where the step's doesn't have the module.
+    inputs = Inputs(store, references, scratch, lambda other: _use_code(store, other, scratch, first=False))
     tools = versions(step.libraries + _installed(store, code))
     key = _key(step, spec, references, code, tools) if step.pure else None
     cache_name = f"cache/{step.name}/{key.removeprefix('sha256:')}.json" if key else None
@@ -150,7 +155,7 @@ def _run(
         pinned=_pinned(store, tools),
     )
     output = step.function(spec, inputs, context)
-    result = _publish(step, spec, inputs, output, store, tools)
+    result = _publish(step, spec, inputs, output, store, tools, code)
     result = replace(result, key=key, duration_s=time.monotonic() - start, peak_memory_bytes=_peak_memory())
     if cache_name:
         store.write_json(cache_name, result.to_json())
@@ -171,6 +176,12 @@ def _key(
                 )
                 return None
             data[name] = mark
+    if step.mark is not None:
+        other = step.mark(spec)
+        if other is None:
+            logger.info("%s: its source may have changed, so no result is reused", step.name)
+            return None
+        data["source"] = other
     if step.measured:
         data["cpu"] = digest_of(cpu_fingerprint().to_json())
     return step_key(
@@ -190,7 +201,7 @@ def _hit(store: Store, name: str) -> StepResult | None:
         return None
     try:
         result = StepResult.from_json(value)
-        if result.status != "succeeded" or (result.artifact and not store.has(result.artifact)):
+        if result.status != "succeeded" or (result.artifact and not store.verifies(result.artifact)):
             return None
     except (ModelDeployError, TypeError, KeyError):
         return None  # a damaged entry is as good as none: the step runs again and replaces it
@@ -198,7 +209,13 @@ def _hit(store: Store, name: str) -> StepResult | None:
 
 
 def _publish(
-    step: Step, spec: Any, inputs: Inputs, output: StepOutput, store: Store, tools: dict[str, str]
+    step: Step,
+    spec: Any,
+    inputs: Inputs,
+    output: StepOutput,
+    store: Store,
+    tools: dict[str, str],
+    code: Reference | None,
 ) -> StepResult:
     parent = inputs.references[output.main].digest if output.main else None
     result = StepResult(
@@ -215,8 +232,13 @@ def _publish(
     elif output.folder is not None and output.description is not None:
         description = replace(
             output.description,
-            parents={role: reference.digest for role, reference in sorted(inputs.references.items())}
-            | output.description.parents,
+            parents={
+                role: reference.digest
+                for role, reference in sorted(inputs.references.items())
+                if role not in step.compared
+            }
+            | output.description.parents
+            | _factory_code(inputs, output, code),
             step=StepRecord(step.name, step.version, spec_json(spec), tools),
         )
         reference, manifest = store.publish(output.folder, description)
@@ -233,14 +255,27 @@ def _publish(
     )
 
 
+def _factory_code(inputs: Inputs, output: StepOutput, code: Reference | None) -> dict[str, str]:
+    """Return the parent by which a torch model names its factory's code: that of its source, or the step's own."""
+    if output.description is None or output.description.format != "torch":
+        return {}
+    if output.main:
+        parents = inputs[output.main].manifest.description.parents
+        return {CODE: parents[CODE]} if CODE in parents else {}
+    return {CODE: code.digest} if code else {}
+
+
 def _nested(
     store: Store, code: Reference | None
 ) -> Callable[[str, dict[str, Any], dict[str, Reference]], StepResult]:
     def run(name: str, spec: dict[str, Any], references: dict[str, Reference]) -> StepResult:
         step = get_step(name)
+        parsed = parse_spec(step.spec, spec, step=name)
         scratch = Path(tempfile.mkdtemp(prefix=f"model-deploy-{name}-"))
         try:
-            return _run(step, parse_spec(step.spec, spec, step=name), references, store, code, scratch)
+            # A step that refers to no code of its own is the same whichever step asks for it.
+            own = code if any(collect_functions(parsed)) else None
+            return _run(step, parsed, references, store, own, scratch)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -292,6 +327,20 @@ def _failed(request: StepRequest, error: Exception, *, permanent: bool, start: f
             "integrity": isinstance(error, IntegrityError),
             "trace": traceback.format_exc(limit=-6) if not isinstance(error, ModelDeployError) else None,
         },
+    )
+
+
+def _disk_full(error: Exception) -> UnavailableError | None:
+    """Name the place when a step runs out of space for what it is making; safetensors has no errno to tell it by."""
+    code = getattr(error, "errno", None)
+    if code not in (errno.ENOSPC, errno.EDQUOT) and os.strerror(errno.ENOSPC) not in str(error):
+        return None
+    folder = tempfile.gettempdir()
+    return UnavailableError(
+        f"the disk of the step's temporary folder {folder} is full",
+        found=f"{shutil.disk_usage(folder).free} bytes free; {error}",
+        wanted="room for the model, twice over",
+        remedy="Free space there, or point TMPDIR to a larger disk; nothing was published. Then run the step again.",
     )
 
 

@@ -26,7 +26,7 @@ class ExportSpec:
 
 
 def export(spec: ExportSpec, inputs: Inputs, context: StepContext) -> StepOutput:
-    """Export a torch model with a dynamic batch; an ONNX model is passed on."""
+    """Export a torch model; batch and whatever its signature leaves open may vary. ONNX is passed on."""
     source = inputs["model"]
     if source.format == "onnx":
         return StepOutput(passed_on=source.reference)
@@ -37,7 +37,14 @@ def export(spec: ExportSpec, inputs: Inputs, context: StepContext) -> StepOutput
     folder = context.folder("model")
     signature = source.manifest.description.signature
     names = [tensor.name for tensor in signature.outputs] if signature else None
-    export_onnx(model, example, folder / MODEL, output_names=names, opset=spec.opset)
+    export_onnx(
+        model,
+        example,
+        folder / MODEL,
+        output_names=names,
+        dynamic_dims=signature.dynamic if signature else None,
+        opset=spec.opset,
+    )
     return StepOutput(
         folder=folder,
         description=Description(

@@ -20,8 +20,24 @@ Name = Annotated[
 Metric = Annotated[
     str | UserFunction,
     Field(
-        description="'accuracy', 'mae', 'rmse', or a function of the author's: metric(outputs, targets) -> float"
+        description="'accuracy', 'mae', 'rmse', each with ':<output>' behind it where the model has several, or a"
+        " function of the author's: metric(outputs, targets) -> float, with an attribute higher_is_better = False"
+        " where less is better"
+    ),
+]
+Dynamic = Annotated[
+    dict[str, dict[Annotated[int, Field(ge=1)], Annotated[str, Field(pattern=r"^[A-Za-z_]\w{0,63}$")]]],
+    Field(
+        description="what may vary besides the batch: input -> dimension -> its name, as"
+        ' {"tokens": {1: "sequence"}}; the same name is the same size'
     ),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32, description="every random choice follows from it")]
-Threads = Annotated[int, Field(ge=1, le=1024, description="threads to compute with")]
+Threads = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=1024,
+        description="threads to compute with; a fixed number, so that another machine gives the same bits",
+    ),
+]

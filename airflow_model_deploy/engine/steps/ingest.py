@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import field
 from pathlib import Path
 from typing import Annotated
 
@@ -26,7 +27,7 @@ from airflow_model_deploy.engine.models import (
 )
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.export import MODEL
-from airflow_model_deploy.engine.steps.fields import Metric, Name
+from airflow_model_deploy.engine.steps.fields import Dynamic, Metric, Name
 from airflow_model_deploy.engine.steps.quality import onnx_quality, torch_quality
 from airflow_model_deploy.engine.steps.spec import spec
 from airflow_model_deploy.engine.steps.torch_artifacts import write_torch
@@ -59,6 +60,7 @@ class IngestSpec:
         DataSource | None, Field(description="example inputs and the test split; a torch model needs it")
     ] = None
     metric: Metric = "accuracy"
+    dynamic: Dynamic = field(default_factory=dict)
 
 
 def ingest(spec: IngestSpec, inputs: Inputs, context: StepContext) -> StepOutput:
@@ -96,6 +98,17 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: StepContext) -> StepOutput
     )
 
 
+def _mark(spec: IngestSpec) -> str | None:
+    """Tell one state of the source from another: the same path may hold another model tomorrow."""
+    if spec.sha256 or _ARTIFACT.search(spec.source):
+        return spec.sha256 or spec.source
+    path = Path(spec.source)
+    # An ONNX file may have its weights in files beside it; what a URL holds isn't known without fetching it.
+    if path.suffix == ".onnx" or not path.is_file():
+        return None
+    return file_sha256(path)
+
+
 def _onnx(
     spec: IngestSpec, path: Path, folder: Path, context: StepContext
 ) -> tuple[Signature, dict[str, object]]:
@@ -114,12 +127,12 @@ def _torch(
             f"the weights in {spec.source} can't be loaded by themselves",
             found=f"factory {'given' if spec.factory else 'missing'}, data {'given' if spec.data else 'missing'}",
             wanted="a factory that builds the module, and data for its example inputs",
-            remedy="Choose a model that the Dag's author has listed, or give an ONNX file.",
+            remedy="Choose a model that the Dag's author has listed, or give an ONNX file, which needs neither.",
         )
     model = build_model(context.resolve(spec.factory.path), spec.factory.options, spec.factory.path)
     fill_model(model, load_weights(path), source=spec.source)
     example = load_data(spec.data, "test", context.resolve)
-    signature = write_torch(folder, model, factory=spec.factory, example=example.inputs)
+    signature = write_torch(folder, model, factory=spec.factory, example=example.inputs, dynamic=spec.dynamic)
     return signature, torch_quality(model, spec.data, spec.metric, context.resolve)
 
 
@@ -156,4 +169,5 @@ STEP = Step(
     spec=IngestSpec,
     function=ingest,
     libraries=("torch", "numpy", "safetensors", "onnx", "onnxruntime"),
+    mark=_mark,
 )

@@ -11,15 +11,15 @@ from pydantic import Field
 from airflow_model_deploy.engine.artifacts import Description, file_sha256
 from airflow_model_deploy.engine.compression import Choice, apply_choice, choose
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.models import DataSource, load_data, onnx_precision, read_signature
+from airflow_model_deploy.engine.models import DataSource, onnx_precision, read_signature
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.build import SESSION
 from airflow_model_deploy.engine.steps.export import MODEL
 from airflow_model_deploy.engine.steps.fields import Metric, Threads
 from airflow_model_deploy.engine.steps.quality import onnx_quality
+from airflow_model_deploy.engine.steps.samples import samples_for, unmeasured
 from airflow_model_deploy.engine.steps.spec import spec
-from airflow_model_deploy.engine.steps.speed import enough
-from airflow_model_deploy.engine.steps.torch_artifacts import data_for
+from airflow_model_deploy.engine.steps.speed import THROUGHPUT_BATCH, enough
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,10 @@ class OptimizeSpec:
     batch_sizes: Annotated[
         tuple[int, ...], Field(min_length=1, description="measured, all counting alike")
     ] = (1, 32)
-    data: DataSource
+    data: Annotated[
+        DataSource | None,
+        Field(description="split 'test' is measured with; None: random inputs by the signature, no quality"),
+    ] = None
     metric: Metric = "accuracy"
 
 
@@ -47,7 +50,8 @@ def optimize(spec: OptimizeSpec, inputs: Inputs, context: StepContext) -> StepOu
             remedy="Run quantize before; its mode 'none' only exports.",
         )
     path = source.folder / MODEL
-    feed = data_for(enough(load_data(spec.data, "test", context.resolve)), read_signature(path))
+    samples = samples_for(path, spec.data, context.resolve, random=THROUGHPUT_BATCH)
+    feed = enough(samples.feed)
     parts = {"model": file_sha256(path), "threads": spec.threads, "batch_sizes": list(spec.batch_sizes)}
     value = context.pinned(
         "optimize",
@@ -59,6 +63,7 @@ def optimize(spec: OptimizeSpec, inputs: Inputs, context: StepContext) -> StepOu
     folder = context.folder("model")
     apply_choice(choice, path, folder / MODEL)
     (folder / SESSION).write_text(json.dumps(choice.settings.to_json(), sort_keys=True), encoding="utf-8")
+    quality = onnx_quality(folder / MODEL, spec.data, spec.metric, context.resolve, choice.settings)
     return StepOutput(
         folder=folder,
         description=Description(
@@ -67,7 +72,7 @@ def optimize(spec: OptimizeSpec, inputs: Inputs, context: StepContext) -> StepOu
             format="onnx",
             signature=read_signature(folder / MODEL),
             metrics={
-                **onnx_quality(folder / MODEL, spec.data, spec.metric, context.resolve, choice.settings),
+                **quality,
                 "precision": onnx_precision(path),
                 "model_bytes": (folder / MODEL).stat().st_size,
             },
@@ -78,7 +83,12 @@ def optimize(spec: OptimizeSpec, inputs: Inputs, context: StepContext) -> StepOu
             "gain": choice.gain,
             "gain_unoptimized": choice.gain_unoptimized,
         },
-        details={"chosen": choice.candidate.name, "reason": choice.reason},
+        details={
+            "chosen": choice.candidate.name,
+            "reason": choice.reason,
+            "inputs": samples.source,
+            **unmeasured(quality, spec.data),
+        },
     )
 
 

@@ -30,6 +30,7 @@ from airflow_model_deploy.engine.progress import progress
 from airflow_model_deploy.engine.steps.base import Input, Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.fields import Metric, Seed, Threads
 from airflow_model_deploy.engine.steps.quality import torch_quality
+from airflow_model_deploy.engine.steps.samples import unmeasured
 from airflow_model_deploy.engine.steps.spec import spec
 from airflow_model_deploy.engine.steps.torch_artifacts import read_example, write_torch
 
@@ -68,10 +69,13 @@ class PruneSpec:
     recovery_epochs: Annotated[
         int, Field(ge=0, description="passes over the training data; 0: no recovery")
     ] = 0
-    data: Annotated[DataSource, Field(description="split 'train' to recover on, 'test' to measure quality")]
+    data: Annotated[
+        DataSource | None,
+        Field(description="split 'train' to recover on, 'test' to measure quality; None: neither is done"),
+    ] = None
     metric: Metric = "accuracy"
     seed: Seed = 0
-    threads: Threads = 2
+    threads: Threads = 1
 
 
 def prune(spec: PruneSpec, inputs: Inputs, context: StepContext) -> StepOutput:
@@ -80,6 +84,7 @@ def prune(spec: PruneSpec, inputs: Inputs, context: StepContext) -> StepOutput:
     if spec.method == "none":
         return StepOutput(passed_on=source.reference, main="model", details={"method": "none"})
     _require_torch(source)
+    _require_recoverable(spec)
     model = load_torch_model(source.folder, context.resolve)
     before = sum(parameter.numel() for parameter in model.parameters())
     example = read_example(source.folder)
@@ -100,6 +105,7 @@ def prune(spec: PruneSpec, inputs: Inputs, context: StepContext) -> StepOutput:
         factory=read_factory(source.folder),
         example=example,
         surgery=_joined(source, surgery),
+        dynamic=_dynamic(source),
     )
     metrics = {**quality, "zero_fraction": zero_fraction(model), "parameters_before": before}
     return StepOutput(
@@ -108,7 +114,12 @@ def prune(spec: PruneSpec, inputs: Inputs, context: StepContext) -> StepOutput:
             name=source.name, kind="model", format="torch", signature=signature, metrics=metrics
         ),
         main="model",
-        details={"method": spec.method, "quality_before_recovery": pruned_quality.get("quality")},
+        details={
+            "method": spec.method,
+            "quality_before_recovery": pruned_quality.get("quality"),
+            "recovery_epochs": spec.recovery_epochs if spec.fit else 0,
+            **unmeasured(quality, spec.data),
+        },
     )
 
 
@@ -116,10 +127,27 @@ def _require_torch(source: Input) -> None:
     if source.format != "torch":
         raise InputError(
             f"{source.name} can't be pruned",
-            found=f"an artifact in format {source.format!r}",
+            found=f"an artifact in format {source.format!r}: a graph that no training code can recover",
             wanted="a torch model with its factory",
             remedy="Choose method 'none', or ingest the weights with their factory.",
         )
+
+
+def _require_recoverable(spec: PruneSpec) -> None:
+    if spec.recovery_epochs and spec.fit and spec.data is None:
+        raise InputError(
+            "the pruned model can't be recovered",
+            found=f"recovery_epochs {spec.recovery_epochs}, but no data",
+            wanted="data whose split 'train' the model is trained on",
+            remedy="Give `data`, or set recovery_epochs to 0.",
+        )
+    if spec.recovery_epochs and spec.fit is None:
+        logger.warning("no training function is given: the pruned model stays as it is, without recovery")
+
+
+def _dynamic(source: Input) -> dict[str, dict[int, str]]:
+    signature = source.manifest.description.signature
+    return signature.dynamic if signature else {}
 
 
 def _prune_channels(spec: PruneSpec, model: nn.Module, example: dict[str, Any]) -> Surgery:
@@ -127,7 +155,7 @@ def _prune_channels(spec: PruneSpec, model: nn.Module, example: dict[str, Any]) 
 
     surgery = prune_channels(
         model,
-        tuple(torch.from_numpy(array) for array in example.values()),
+        {name: torch.from_numpy(array) for name, array in example.items()},
         ratio=spec.ratio,
         round_to=spec.round_to,
         criterion=spec.norm,
@@ -152,7 +180,7 @@ def _prune_weights(spec: PruneSpec, model: nn.Module) -> dict[str, Tensor]:
 
 
 def _recover(spec: PruneSpec, model: nn.Module, masks: dict[str, Tensor], context: StepContext) -> None:
-    if spec.fit is None or not spec.recovery_epochs:
+    if spec.fit is None or spec.data is None or not spec.recovery_epochs:
         return
     data = load_data(spec.data, "train", context.resolve)
     logger.info("recovering on %d samples for %d epochs", len(data), spec.recovery_epochs)

@@ -30,12 +30,17 @@ _BATCH = 64
 
 
 def torch_quality(
-    model: nn.Module, source: DataSource, metric: str | UserFunction, resolve: Resolve
+    model: nn.Module, source: DataSource | None, metric: str | UserFunction, resolve: Resolve
 ) -> dict[str, Any]:
-    """Return {"metric", "quality", "higher_is_better", "samples", "parameters"} of a torch model."""
+    """Return {"metric", "quality", "higher_is_better", "samples", "parameters"} of a torch model.
+
+    Without data or targets only "parameters".
+    """
+    parameters = {"parameters": sum(parameter.numel() for parameter in model.parameters())}
+    if source is None:
+        return parameters
     data = load_data(source, "test", resolve)
-    scored = score(predict(model, data.inputs), data, metric, resolve)
-    return {**scored, "parameters": sum(parameter.numel() for parameter in model.parameters())}
+    return {**score(predict(model, data.inputs), data, metric, resolve), **parameters}
 
 
 def onnx_quality(

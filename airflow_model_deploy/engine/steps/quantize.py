@@ -9,18 +9,27 @@ from pydantic import Field
 
 from airflow_model_deploy.engine.artifacts import Description
 from airflow_model_deploy.engine.compression import quantize_dynamic, quantize_static
-from airflow_model_deploy.engine.models import DataSource, load_data, onnx_precision, read_signature
+from airflow_model_deploy.engine.errors import InputError
+from airflow_model_deploy.engine.models import (
+    Dataset,
+    DataSource,
+    load_data,
+    onnx_precision,
+    read_signature,
+)
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.export import MODEL, copy_model, onnx_of
 from airflow_model_deploy.engine.steps.fields import Metric
 from airflow_model_deploy.engine.steps.quality import onnx_quality
+from airflow_model_deploy.engine.steps.samples import samples_for, unmeasured
 from airflow_model_deploy.engine.steps.spec import spec
-from airflow_model_deploy.engine.steps.speed import cpu_latency_ms, first_rows
+from airflow_model_deploy.engine.steps.speed import cpu_latency_ms
 from airflow_model_deploy.engine.steps.torch_artifacts import data_for
 
 logger = logging.getLogger(__name__)
 
 Mode = Literal["none", "static", "dynamic"]
+_BATCH = 32
 
 
 @spec
@@ -36,7 +45,12 @@ class QuantizeSpec:
     per_channel: Annotated[bool, Field(description="a scale of its own for each output channel")] = True
     calibration_samples: Annotated[int, Field(ge=1, description="taken evenly from the training split")] = 256
     exclude_nodes: Annotated[tuple[str, ...], Field(description="names of graph nodes left in fp32")] = ()
-    data: DataSource
+    data: Annotated[
+        DataSource | None,
+        Field(
+            description="split 'train' calibrates 'static', 'test' measures quality; None: neither is done"
+        ),
+    ] = None
     metric: Metric = "accuracy"
 
 
@@ -48,21 +62,22 @@ def quantize(spec: QuantizeSpec, inputs: Inputs, context: StepContext) -> StepOu
     target = folder / MODEL
     signature = read_signature(path)
     if spec.mode == "static":
-        calibration = load_data(spec.data, "train", context.resolve).spread(spec.calibration_samples)
         quantize_static(
             path,
             target,
-            data_for(calibration, signature),
+            data_for(_calibration(spec, context), signature),
             per_channel=spec.per_channel,
+            batch_size=signature.fixed_batch or _BATCH,
             exclude_nodes=spec.exclude_nodes,
         )
     elif spec.mode == "dynamic":
         quantize_dynamic(path, target, per_channel=spec.per_channel, exclude_nodes=spec.exclude_nodes)
     else:
         copy_model(path, folder)
-    feed = data_for(load_data(spec.data, "test", context.resolve), signature)
+    samples = samples_for(path, spec.data, context.resolve, random=signature.fixed_batch or 1)
+    quality = onnx_quality(target, spec.data, spec.metric, context.resolve)
     metrics: dict[str, Any] = {
-        **onnx_quality(target, spec.data, spec.metric, context.resolve),
+        **quality,
         "precision": onnx_precision(target),
         "exported_bytes": path.stat().st_size,
         "model_bytes": target.stat().st_size,
@@ -79,9 +94,20 @@ def quantize(spec: QuantizeSpec, inputs: Inputs, context: StepContext) -> StepOu
             metrics=metrics,
         ),
         main="model",
-        measurements={"latency_ms": cpu_latency_ms(target, first_rows(feed, 1))},
-        details={"mode": spec.mode},
+        measurements={"latency_ms": cpu_latency_ms(target, samples.feed)},
+        details={"mode": spec.mode, "inputs": samples.source, **unmeasured(quality, spec.data)},
     )
+
+
+def _calibration(spec: QuantizeSpec, context: StepContext) -> Dataset:
+    if spec.data is None:
+        raise InputError(
+            "static quantization needs data to find the ranges of activations",
+            found="no data",
+            wanted="data whose split 'train' holds inputs as requests bring them (targets may be None)",
+            remedy="Give `data`, or choose mode 'dynamic', which finds the ranges at run time.",
+        )
+    return load_data(spec.data, "train", context.resolve).spread(spec.calibration_samples)
 
 
 STEP = Step(

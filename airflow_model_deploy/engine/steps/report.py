@@ -31,6 +31,8 @@ def report_of_run(results: Mapping[str, Mapping[str, Any]], *, run_id: str) -> d
         compression={
             "size_ratio": test["metrics"]["size_ratio"],
             "speedup": test["measurements"]["speedup"],
+            "throughput_per_s": test["measurements"]["throughput"],
+            "baseline_throughput_per_s": test["measurements"]["baseline_throughput"],
             "accuracy_drop_points": _drop(test["metrics"], quality, baseline),
         },
         served={

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.evaluation import compare_speed
-from airflow_model_deploy.engine.models import Dataset, SessionSettings, create_session
+from airflow_model_deploy.engine.models import Dataset, SessionSettings, create_session, read_signature
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,20 +16,21 @@ THROUGHPUT_BATCH = 64
 
 
 def cpu_latency_ms(path: Path, feed: dict[str, np.ndarray], settings: SessionSettings | None = None) -> float:
-    """Return the least CPU milliseconds of a single sample."""
+    """Return the least CPU milliseconds of a single sample, or of the batch that the file is bound to."""
     session = create_session(path, settings)
-    one = first_rows(feed, 1)
+    one = first_rows(feed, read_signature(path).fixed_batch or 1)
     return 1e3 * compare_speed({"it": lambda: session.run(None, one)}, rounds=15).seconds["it"]
 
 
 def speedup_at_batch(
     path: Path, settings: SessionSettings, baseline: Path, feed: dict[str, np.ndarray]
 ) -> dict[str, float]:
-    """Compare throughput at batch 64 with a baseline file at ONNX Runtime's defaults, in turns, on one thread.
+    """Compare throughput with a baseline file at ONNX Runtime's defaults, in turns, on one thread.
 
-    Returns samples per CPU second of both, and "speedup", their ratio.
+    At batch 64, or at that which the file is bound to. Returns samples per CPU second of both, and "speedup",
+    their ratio.
     """
-    batch = first_rows(feed, THROUGHPUT_BATCH)
+    batch = first_rows(feed, read_signature(path).fixed_batch or THROUGHPUT_BATCH)
     ours, theirs = create_session(path, settings), create_session(baseline)
     found = compare_speed(
         {"baseline": lambda: theirs.run(None, batch), "built": lambda: ours.run(None, batch)}
@@ -49,6 +50,6 @@ def first_rows(feed: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]
     return {name: np.resize(array, (count, *array.shape[1:])) for name, array in feed.items()}
 
 
-def enough(data: Dataset) -> Dataset:
+def enough(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return as many samples as a measurement uses."""
-    return data.spread(THROUGHPUT_BATCH)
+    return Dataset(feed, None).spread(THROUGHPUT_BATCH).inputs

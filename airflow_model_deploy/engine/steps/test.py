@@ -16,19 +16,18 @@ from airflow_model_deploy.engine.evaluation import Gate, GateResult, check_gates
 from airflow_model_deploy.engine.models import (
     DataSource,
     SessionSettings,
-    load_data,
-    read_signature,
 )
 from airflow_model_deploy.engine.packaging import Servable, read_servable
 from airflow_model_deploy.engine.probing import Client, ask, load_golden, serve
 from airflow_model_deploy.engine.progress import progress
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.champion import CHAMPION, champion_quality
 from airflow_model_deploy.engine.steps.export import onnx_of
 from airflow_model_deploy.engine.steps.fields import Metric
 from airflow_model_deploy.engine.steps.quality import onnx_quality, score
+from airflow_model_deploy.engine.steps.samples import Samples, samples_for, unmeasured
 from airflow_model_deploy.engine.steps.spec import spec
 from airflow_model_deploy.engine.steps.speed import first_rows, speedup_at_batch
-from airflow_model_deploy.engine.steps.torch_artifacts import data_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,14 +45,21 @@ _LATENCY_REQUESTS = 100
 class TestSpec:
     """The gates; None means no such gate.
 
-    `max_quality_drop` counts percentage points for accuracy, the metric's own unit otherwise.
+    `max_quality_drop` and `max_drop_from_champion` count percentage points for accuracy, the metric's own unit
+    otherwise.
     """
 
-    data: DataSource
+    data: Annotated[
+        DataSource | None,
+        Field(description="split 'test' is asked; None: random inputs by the signature, no quality"),
+    ] = None
     metric: Metric = "accuracy"
     max_quality_drop: Annotated[float | None, Field(ge=0, description="loss against the ingested model")] = (
         1.0
     )
+    max_drop_from_champion: Annotated[
+        float | None, Field(ge=0, description="loss against the input 'champion', where one is given")
+    ] = 1.0
     min_quality: Annotated[
         float | None, Field(description="least value of the metric (mae, rmse: largest)")
     ] = None
@@ -76,20 +82,22 @@ def test(spec: TestSpec, inputs: Inputs, context: StepContext) -> StepOutput:
     """Measure through the server and beside the fp32 export; every gate must hold."""
     source = inputs["servable"]
     servable = read_servable(source.folder)
+    samples = samples_for(servable.model, spec.data, context.resolve, random=_REQUEST_ROWS)
+    _require_judgeable(spec, samples, compared=CHAMPION in inputs)
     baseline_reference, baseline = onnx_of(inputs["baseline"], context)
-    data = load_data(spec.data, "test", context.resolve)
-    feed = data_for(data, read_signature(servable.model))
     reference = onnx_quality(baseline, spec.data, spec.metric, context.resolve)
-    answers = _Answers(servable, feed, spec.ready_timeout_s)
+    champion = (
+        champion_quality(inputs[CHAMPION], spec.data, spec.metric, context) if CHAMPION in inputs else None
+    )
+    answers = _Answers(servable, samples.feed, spec.ready_timeout_s)
     measured = context.pinned(
         "test",
         {"servable": source.reference.digest, "baseline": baseline_reference.digest},
-        lambda: {**answers.measure(), **_speed(servable, baseline, feed)},
+        lambda: {**answers.measure(), **_speed(servable, baseline, samples.feed)},
     )
-    outputs = answers.outputs()
-    found = score(outputs, data, spec.metric, context.resolve)
+    found = score(answers.outputs(), samples.data, spec.metric, context.resolve)
     size, original = servable.model.stat().st_size, baseline.stat().st_size
-    gates = _judge(spec, found, reference, measured, original / size)
+    gates = _judge(spec, found, reference, champion, measured, original / size)
     for gate in gates:
         logger.info("%s", gate.sentence)
     evaluation = {
@@ -97,6 +105,8 @@ def test(spec: TestSpec, inputs: Inputs, context: StepContext) -> StepOutput:
         "servable_digest": servable.digest,
         "quality": found,
         "baseline_quality": reference,
+        "champion": inputs.references[CHAMPION].digest if CHAMPION in inputs else None,
+        "champion_quality": champion,
         "model_bytes": size,
         "baseline_bytes": original,
         "size_ratio": original / size,
@@ -119,10 +129,26 @@ def test(spec: TestSpec, inputs: Inputs, context: StepContext) -> StepOutput:
         details={
             "gates": [gate.to_json() for gate in gates],
             "baseline_quality": reference.get("quality"),
+            "champion_quality": champion.get("quality") if champion else None,
             "baseline_bytes": original,
             "model_bytes": size,
+            "inputs": samples.source,
+            **unmeasured(found, spec.data),
         },
     )
+
+
+def _require_judgeable(spec: TestSpec, samples: Samples, *, compared: bool) -> None:
+    judged = ["max_quality_drop", "min_quality", *(["max_drop_from_champion"] if compared else [])]
+    gates = [name for name in judged if getattr(spec, name) is not None]
+    if gates and samples.data.targets is None:
+        raise GateError(
+            "the quality of the model can't be judged",
+            found=f"{' and '.join(gates)} set, but "
+            + ("no data" if spec.data is None else "test data without targets"),
+            wanted="data whose split 'test' has targets",
+            remedy=f"Give `data` with targets, or set {' and '.join(gates)} to None.",
+        )
 
 
 class _Answers:
@@ -151,8 +177,9 @@ class _Answers:
         ):
             started = time.monotonic() - start
             _require_golden(client, servable)
-            outputs = _predict(client, self._feed)
-            latencies = _latencies(client, first_rows(self._feed, 1))
+            fixed = servable.signature.fixed_batch
+            outputs = _predict(client, self._feed, fixed)
+            latencies = _latencies(client, first_rows(self._feed, fixed or 1))
             self._measured = {
                 "latency_ms": statistics.median(latencies),
                 "latency_p95_ms": statistics.quantiles(latencies, n=20)[-1],
@@ -185,14 +212,17 @@ def _require_golden(client: Client, servable: Servable) -> None:
         )
 
 
-def _predict(client: Client, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _predict(client: Client, feed: dict[str, np.ndarray], fixed: int | None) -> dict[str, np.ndarray]:
+    """Ask in batches; a model bound to one gets the last one filled up, and what fills it is dropped."""
     import numpy as np
 
-    total = len(next(iter(feed.values())))
-    parts = [
-        client.infer({name: array[start : start + _REQUEST_ROWS] for name, array in feed.items()})
-        for start in progress(range(0, total, _REQUEST_ROWS), "test requests")
-    ]
+    total, rows = len(next(iter(feed.values()))), fixed or _REQUEST_ROWS
+    parts: list[dict[str, np.ndarray]] = []
+    for start in progress(range(0, total, rows), "test requests"):
+        batch = {name: array[start : start + rows] for name, array in feed.items()}
+        count = min(rows, total - start)
+        answer = client.infer(first_rows(batch, rows) if fixed else batch)
+        parts.append({name: array[:count] for name, array in answer.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -213,6 +243,7 @@ def _judge(
     spec: TestSpec,
     found: dict[str, Any],
     reference: dict[str, Any],
+    champion: dict[str, Any] | None,
     measured: dict[str, Any],
     size_ratio: float,
 ) -> tuple[GateResult, ...]:
@@ -220,6 +251,9 @@ def _judge(
     higher = bool(found.get("higher_is_better", True))
     limits: list[Gate | None] = [
         _gate("max_drop", spec.max_quality_drop, metric, higher),
+        _gate("max_drop", spec.max_drop_from_champion, metric, higher, "champion")
+        if champion is not None
+        else None,
         _gate("min_value" if higher else "max_value", spec.min_quality, metric),
         _gate("min_size_ratio", spec.min_size_ratio),
         _gate("min_speedup", spec.min_speedup),
@@ -231,6 +265,7 @@ def _judge(
         {
             metric: found.get("quality"),
             f"baseline.{metric}": reference.get("quality"),
+            f"champion.{metric}": champion.get("quality") if champion else None,
             "size_ratio": size_ratio,
             "speedup": measured["speedup"],
             "latency_ms": measured["latency_ms"],
@@ -240,9 +275,15 @@ def _judge(
 
 
 def _gate(
-    kind: Any, limit: float | None, metric: str | None = None, higher: bool | None = None
+    kind: Any,
+    limit: float | None,
+    metric: str | None = None,
+    higher: bool | None = None,
+    against: Any = "baseline",
 ) -> Gate | None:
-    return None if limit is None else Gate(kind=kind, limit=limit, metric=metric, higher_is_better=higher)
+    if limit is None:
+        return None
+    return Gate(kind=kind, limit=limit, metric=metric, higher_is_better=higher, against=against)
 
 
 def _require(gates: tuple[GateResult, ...]) -> None:
@@ -251,7 +292,7 @@ def _require(gates: tuple[GateResult, ...]) -> None:
         raise GateError(
             f"{len(failed)} of {len(gates)} gates failed",
             found="; ".join(failed),
-            remedy="Compress less, recover longer, or change the gate if the loss is acceptable.",
+            remedy="Compress less, recover longer, train on more, or change the gate if the loss is acceptable.",
         )
 
 
@@ -261,6 +302,8 @@ STEP = Step(
     spec=TestSpec,
     function=test,
     inputs=("servable", "baseline"),
+    optional=(CHAMPION,),
+    compared=(CHAMPION,),
     measured=True,
     libraries=(
         "torch",

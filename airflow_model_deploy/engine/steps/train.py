@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import field
 from typing import Annotated
 
 from pydantic import Field
@@ -11,7 +12,7 @@ from airflow_model_deploy.engine.artifacts import Description
 from airflow_model_deploy.engine.models import DataSource, UserFunction, build_model, load_data, reproducible
 from airflow_model_deploy.engine.progress import progress
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
-from airflow_model_deploy.engine.steps.fields import Metric, Name, Seed, Threads
+from airflow_model_deploy.engine.steps.fields import Dynamic, Metric, Name, Seed, Threads
 from airflow_model_deploy.engine.steps.quality import torch_quality
 from airflow_model_deploy.engine.steps.spec import spec
 from airflow_model_deploy.engine.steps.torch_artifacts import write_torch
@@ -34,8 +35,9 @@ class TrainSpec:
     data: Annotated[DataSource, Field(description="its split 'train' is trained on, 'test' measures quality")]
     epochs: Annotated[int, Field(ge=1, description="passes over the training data")] = 10
     metric: Metric = "accuracy"
+    dynamic: Dynamic = field(default_factory=dict)
     seed: Seed = 0
-    threads: Threads = 2
+    threads: Threads = 1
 
 
 def train(spec: TrainSpec, inputs: Inputs, context: StepContext) -> StepOutput:
@@ -56,7 +58,7 @@ def train(spec: TrainSpec, inputs: Inputs, context: StepContext) -> StepOutput:
         )
         model.eval()
     folder = context.folder("model")
-    signature = write_torch(folder, model, factory=spec.factory, example=data.inputs)
+    signature = write_torch(folder, model, factory=spec.factory, example=data.inputs, dynamic=spec.dynamic)
     metrics = torch_quality(model, spec.data, spec.metric, context.resolve)
     return StepOutput(
         folder=folder,

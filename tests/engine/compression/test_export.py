@@ -127,3 +127,47 @@ def test_what_cannot_be_exported_leaves_the_old_file(
 def test_wrong_output_names(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="1 different names"):
         export_onnx(nn.Linear(4, 2), {"x": torch.randn(2, 4)}, tmp_path / "m.onnx", output_names=["a", "b"])
+
+
+class Tagger(nn.Module):
+    """One tag for every step of a sequence of any length."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.rnn = kind(3, 8, batch_first=True)
+
+    def forward(self, scale: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        return self.rnn(steps)[0] * scale[:, :, None]
+
+
+@pytest.mark.parametrize(("kind", "times"), [(nn.LSTM, 2), (nn.GRU, 1)])
+def test_named_dimensions_vary_in_every_export_and_inputs_go_by_their_names(
+    kind: type[nn.RNNBase], times: int, tmp_path: Path
+) -> None:
+    model = Tagger(kind).eval()
+    # Not in forward's order: names decide.
+    example = {"steps": torch.randn(2, 9, 3), "scale": torch.rand(2, 1)}
+    for _ in range(times):  # what torch has looked up in the first export must not decide the second
+        export_onnx(model, example, tmp_path / "m.onnx", dynamic_dims={"steps": {1: "time"}})
+    signature = read_signature(tmp_path / "m.onnx")
+    assert {t.name: t.shape for t in signature.inputs} == {
+        "steps": ("batch", "time", 3),
+        "scale": ("batch", 1),
+    }
+    assert signature.dynamic == {"steps": {1: "time"}}
+    session = create_session(tmp_path / "m.onnx")
+    for rows, length in ((1, 4), (5, 30)):
+        x = {"steps": torch.randn(rows, length, 3), "scale": torch.rand(rows, 1)}
+        got = run(session, {name: t.numpy() for name, t in x.items()})["output"]
+        with torch.no_grad():
+            np.testing.assert_allclose(got, model(**x).numpy(), atol=1e-5)
+
+
+def test_a_length_that_forward_has_baked_in_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="with any size of what may vary"):
+        export_onnx(
+            nn.Sequential(nn.Flatten(), nn.Linear(12, 2)),
+            {"input": torch.randn(2, 4, 3)},
+            tmp_path / "m.onnx",
+            dynamic_dims={"input": {1: "time"}},
+        )

@@ -169,3 +169,19 @@ def test_applied_masks_leave_exact_zeros_and_the_report_counts_them() -> None:
         assert not np.signbit(weight.detach().numpy()[~masks[name].numpy()]).any()
     with pytest.raises(InputError, match="no such parameter"):
         apply_masks(model, {"conv9.weight": torch.ones(1, dtype=torch.bool)})
+
+
+def test_recurrent_and_attention_layers_are_pruned_and_embeddings_are_not() -> None:
+    model = torch.nn.ModuleDict(
+        {
+            "words": torch.nn.Embedding(10, 8),
+            "rnn": torch.nn.LSTM(8, 8),
+            "attention": torch.nn.MultiheadAttention(8, 2, add_bias_kv=True),
+        }
+    )
+    assert set(prunable_weights(model)) == {
+        "rnn.weight_ih_l0",
+        "rnn.weight_hh_l0",
+        "attention.in_proj_weight",
+        "attention.out_proj.weight",
+    }

@@ -73,6 +73,25 @@ def test_metrics_that_cannot_be(metric: object, outputs: dict, targets: np.ndarr
         resolve_metric(metric)(outputs, targets)  # type: ignore[arg-type]
 
 
+def test_targets_by_name_go_to_the_output_of_that_name() -> None:
+    outputs = {"value": np.array([[1.0], [2.0]]), "kind": np.array([[0.1, 0.9], [0.8, 0.2]])}
+    targets = {"kind": np.array([1, 1]), "value": np.array([1.0, 5.0])}
+    assert resolve_metric("accuracy:kind")(outputs, targets) == 0.5
+    assert resolve_metric("mae")(outputs, targets) == 1.5  # the first output is the value
+    with pytest.raises(InputError, match=r"targets of output kind.*Name the targets after the outputs"):
+        resolve_metric("accuracy:kind")(outputs, {"label": np.array([1, 1])})
+
+
+def test_a_users_function_may_say_that_less_is_better() -> None:
+    def cost(outputs: dict, targets: np.ndarray) -> float:
+        return 1.0
+
+    assert resolve_metric(cost).higher_is_better is True
+    cost.higher_is_better = False  # type: ignore[attr-defined]
+    assert resolve_metric(cost).higher_is_better is False
+    assert resolve_metric(cost, higher_is_better=True).higher_is_better is True
+
+
 def test_errors_between_outputs() -> None:
     a = np.array([[3.0, 4.0], [1.0, 0.0]])
     b = np.array([[4.0, 3.0], [1.0, 0.0]], np.float32)

@@ -47,6 +47,9 @@ def test_positive_evidence_is_healthy() -> None:
         ({"errors": 6}, "degraded", "6 of 500 requests"),
         ({"probes_answered": 59}, "degraded", "1 of 60 probes"),
         ({"over_objective": 0.06}, "degraded", "94.00% of 500 requests within 10 ms"),
+        # Requests that lay in a queue before the server read them: only the callers know.
+        ({"probe_latencies_ms": (2.0,) * 52 + (700.0,) * 8}, "degraded", "86.67% of 60 probes"),
+        ({"probe_latencies_ms": (2.0,) * 55 + (700.0,) * 5}, "healthy", ""),  # chance gives as many
         ({"reset_seen": True}, "degraded", "restarted"),
         ({"metrics_readable": False, "requests": None, "errors": None}, "inconclusive", "metrics"),
         ({"requests": 19}, "inconclusive", "19 requests counted, 20 wanted"),

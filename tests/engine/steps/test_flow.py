@@ -241,3 +241,17 @@ def test_the_result_file_is_what_the_run_returned(flow):
     request = StepRequest("train", {"name": "toy"}, {}, flow.store, result="runs/x/result.json")
     result = run_request(request)
     assert Store(flow.store).read_json("runs/x/result.json") == json.loads(json.dumps(result.to_json()))
+
+
+def test_a_model_carries_its_factorys_code_to_steps_that_name_none(
+    flow, user_code, forget_modules, monkeypatch
+):
+    trained = _ok(flow.train(epochs=2))
+    (user_code / "toy_model.py").unlink()  # nothing but the store has it now
+    forget_modules(CODE_MODULES)
+    quantized = _ok(flow.run("quantize", "quantize", {"mode": "dynamic", "data": DATA}, model="train"))
+    exported = _ok(flow.run("export", "export", {}, model="train"))
+    assert exported.cached  # the very one that quantize asked for
+    code = Store(flow.store).manifest(trained.artifact).description.parents["code"]
+    chain = {a["digest"]: a for a in verify(quantized.artifact.uri)["artifacts"]}
+    assert chain[code]["kind"] == "code"

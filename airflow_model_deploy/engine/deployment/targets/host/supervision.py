@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -105,7 +106,8 @@ def wait_for(
             if "error" in status and not running:
                 raise UnavailableError(
                     f"public port of {service.name}",
-                    found=status["error"],
+                    found=status["error"] + _holder(service.port),
+                    wanted=f"{service.host}:{service.port} to listen on",
                     remedy="End who uses the port, or deploy with another.",
                 )
             if status.get("pid") == pid and "error" not in status and (value := seen(status)) is not None:
@@ -121,6 +123,19 @@ def wait_for(
         wanted=f"within {service.ready_timeout_s:g} s",
         remedy=f"See {service.folder / 'logs'}.",
     )
+
+
+def _holder(port: int) -> str:
+    """Name the process that listens on a port, where this user may see it."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections(kind="tcp"):
+            if connection.status != psutil.CONN_LISTEN or not connection.laddr or not connection.pid:
+                continue
+            if connection.laddr.port == port:
+                return f"; process {connection.pid} ({psutil.Process(connection.pid).name()}) listens on it"
+    return ""
 
 
 def wait_gone(service: Service, desired: Desired, revision: str) -> None:
