@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.hardening.flow import STAGES, Task, Workspace, assert_nothing_half_published, until
+from tests.hardening.flow import STAGES, Task, assert_nothing_half_published, until
 
 SEED = int(os.environ.get("HARDENING_SEED", str(random.SystemRandom().randrange(10**6))))
 # A step's own process takes about so long; later moments find it finished.
@@ -42,31 +41,24 @@ def killed(workspace, request, folder, moment):
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_killed_task_leaves_nothing_and_a_retry_gives_the_same(stage, undisturbed, tmp_path):
     """One is killed at any moment, another half-way through a file of what it publishes."""
-    workspace = undisturbed.without(stage, tmp_path)
-    request = workspace.request(stage)
     moment = random.Random(f"{SEED} {stage}").uniform(0, LONGEST_S)
     print(f"HARDENING_SEED={SEED}: killed after {moment:.2f} s")
+    one, other = (undisturbed.without(stage, tmp_path / name) for name in ("one", "other"))
     with ThreadPoolExecutor() as at_once:
-        for end in [
-            at_once.submit(killed, workspace, request, tmp_path, when) for when in (moment, "publication")
-        ]:
-            end.result()
-    assert_nothing_half_published(workspace.store, workspace.folder)
-    (unfinished,) = artifact_folder(workspace, undisturbed, stage).rglob(".*.tmp")
+        kills = [
+            at_once.submit(killed, workspace, workspace.request(stage), workspace.folder, when)
+            for workspace, when in ((one, moment), (other, "publication"))
+        ]
+        for kill in kills:
+            kill.result()
+    retried(one, one.request(stage), stage, undisturbed)
+
+    artifact = other.store.reference(undisturbed.made[stage].digest)
+    assert not other.store.has(artifact)
+    (unfinished,) = (other.folder / "store" / "artifacts").rglob(".*.tmp")
     os.utime(unfinished, (time.time() - 7200,) * 2)
-    forget(workspace, undisturbed, stage)
-    retried(workspace, request, stage, undisturbed)
+    retried(other, other.request(stage), stage, undisturbed)
     assert not unfinished.exists()
-
-
-def artifact_folder(workspace, undisturbed, stage):
-    return workspace.folder / "store" / "artifacts" / undisturbed.made[stage].digest.replace(":", "-")
-
-
-def forget(workspace, undisturbed, stage):
-    """Should the killed one have been done by then: let the retry publish anew."""
-    shutil.rmtree(workspace.folder / "store" / "cache" / STAGES[stage][0], ignore_errors=True)
-    (artifact_folder(workspace, undisturbed, stage) / "manifest.json").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(("stage", "moment"), [("compress", "native"), ("test", "serving")])
@@ -187,14 +179,15 @@ def test_the_operators_kill_ends_the_step_and_its_processes(undisturbed, tmp_pat
 
 def test_a_stored_model_that_was_damaged_is_found_out_and_made_anew(undisturbed, tmp_path):
     """Same size, other content, as a disk or a hand does it: the step's earlier result no longer counts."""
-    shutil.copytree(undisturbed.folder / "store", tmp_path / "store")
-    workspace = Workspace(tmp_path, undisturbed.code, undisturbed.made)
-    folder, _ = workspace.store.fetch(workspace.store.reference(undisturbed.made["train"].digest))
+    workspace = undisturbed.without("compress", tmp_path)
+    trained = workspace.store.reference(undisturbed.made["train"].digest)
+    folder, _ = workspace.store.fetch(trained)
     content = bytearray((folder / "weights.safetensors").read_bytes())
     content[-1] ^= 1
     (folder / "weights.safetensors").write_bytes(content)
     result = workspace.run(workspace.request("compress"))
     assert result.error["integrity"] is True
     assert "Run the step that made it again" in result.error["message"]
-    retried(workspace, workspace.request("train"), "train", undisturbed)
-    assert workspace.run(workspace.request("compress")).cached is True
+    again = workspace.run(workspace.request("train"))
+    assert (again.cached, again.artifact) == (False, trained)
+    retried(workspace, workspace.request("compress"), "compress", undisturbed)
