@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from airflow_model_deploy.engine.artifacts import Description, Signature, file_sha256
+from airflow_model_deploy.engine.artifacts import Description, Reference, Signature, file_sha256
 from airflow_model_deploy.engine.errors import InputError, IntegrityError
 from airflow_model_deploy.engine.models import (
     DataSource,
@@ -22,6 +22,7 @@ from airflow_model_deploy.engine.models import (
     load_onnx,
     load_weights,
     onnx_precision,
+    read_factory,
     read_signature,
     save_onnx,
 )
@@ -68,8 +69,8 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: StepContext) -> StepOutput
     del inputs
     match = _ARTIFACT.search(spec.source)
     if match:
-        reference = context.store.reference(f"sha256:{match.group(1)}")
-        context.store.fetch(reference, context.scratch)
+        reference = Reference(uri=spec.source.rstrip("/"), digest=f"sha256:{match.group(1)}")
+        _check_artifact(spec, reference, context)
         return StepOutput(passed_on=reference, details={"source": "an artifact of the store"})
     path = _local(spec.source, context.folder("source"))
     found = file_sha256(path)
@@ -96,6 +97,27 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: StepContext) -> StepOutput
         ),
         details={"source": Path(spec.source).name},
     )
+
+
+def _check_artifact(spec: IngestSpec, reference: Reference, context: StepContext) -> None:
+    """Verify a model of the store; whoever names it must not choose what is imported, so its factory is compared."""
+    folder, manifest = context.store.fetch(reference, context.scratch)
+    description = manifest.description
+    if description.kind != "model":
+        raise InputError(
+            f"{reference.uri} is no model",
+            found=f"a {description.kind}",
+            wanted="the artifact of a train, ingest, prune, quantize or optimize step",
+            remedy="Give the URI of a model.",
+        )
+    listed = spec.factory.path if spec.factory else None
+    if description.format == "torch" and read_factory(folder).path != listed:
+        raise InputError(
+            f"the code of the model {reference.uri} is not what the Dag's author has listed",
+            found=read_factory(folder).path,
+            wanted=listed or "a factory in the Dag",
+            remedy="Choose the listed model that it belongs to, or list its factory in the Dag.",
+        )
 
 
 def _mark(spec: IngestSpec) -> str | None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TOOLS = ("torch", "torch-pruning", "onnx", "onnxruntime", "numpy", "apache-airflow")
+# The stages after which there is another file to deploy.
+_MAKES_FILES = ("train", "ingest", "prune", "quantize", "optimize", "build", "package")
 _GATE = ("name", "found", "wanted", "passed")
 
 
@@ -65,7 +67,7 @@ def _stage(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "stage": name,
         "digest": (result.get("artifact") or {}).get("digest"),
         "parent": result.get("parent"),
-        "size_bytes": size if result.get("kind") in ("model", "servable", "release") else None,
+        "size_bytes": size if result["step"] in _MAKES_FILES else None,
         "accuracy": metrics.get("quality") if metrics.get("metric") == "accuracy" else None,
         "latency_ms": measurements.get("latency_ms"),
         "duration_s": result["duration_s"],

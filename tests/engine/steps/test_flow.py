@@ -203,7 +203,9 @@ def test_weights_and_an_artifact_can_be_ingested(flow, tmp_path, user_code):
     assert [t.to_json() for t in signature.inputs] == [
         {"name": "points", "shape": ["batch", 2], "dtype": "float32"}
     ]
-    again = _ok(flow.run("again", "ingest", {"name": "toy", "source": first.artifact.uri}))
+    again = _ok(
+        flow.run("again", "ingest", {"name": "toy", "source": first.artifact.uri, "factory": FACTORY})
+    )
     assert again.artifact == first.artifact
     refused = flow.run("refused", "ingest", {**spec, "sha256": "0" * 64})
     assert refused.error["integrity"] is True
@@ -255,3 +257,22 @@ def test_a_model_carries_its_factorys_code_to_steps_that_name_none(
     code = Store(flow.store).manifest(trained.artifact).description.parents["code"]
     chain = {a["digest"]: a for a in verify(quantized.artifact.uri)["artifacts"]}
     assert chain[code]["kind"] == "code"
+
+
+@pytest.mark.parametrize("factory", [None, {"path": "toy_model:other"}])
+def test_naming_an_artifact_does_not_choose_what_is_imported(flow, factory):
+    trained = _ok(flow.train(epochs=2))
+    result = flow.run("ingest", "ingest", {"name": "toy", "source": trained.artifact.uri, "factory": factory})
+    assert "not what the Dag's author has listed; found: toy_model:build" in result.error["message"]
+    assert result.error["permanent"] is True
+
+
+def test_only_a_model_of_this_store_is_taken_in(flow, tmp_path):
+    trained = _ok(flow.train(epochs=2))
+    code = Store(flow.store).manifest(trained.artifact).description.parents["code"]
+    other = flow.run("ingest", "ingest", {"name": "toy", "source": Store(flow.store).reference(code).uri})
+    assert "is no model; found: a code" in other.error["message"]
+    elsewhere = trained.artifact.uri.replace(str(tmp_path), f"{tmp_path}/elsewhere")
+    assert (
+        "another store" in flow.run("there", "ingest", {"name": "toy", "source": elsewhere}).error["message"]
+    )
