@@ -16,7 +16,7 @@ sys.path.insert(0, str(REPOSITORY / "tools"))
 
 from airflow_server import running_airflow
 
-OWN_DAGS = ("between_tasks", "mapped", "own_training")
+OWN_DAGS = ("between_tasks", "long_training", "mapped", "own_training", "short_patience")
 
 
 @pytest.fixture(scope="session")

@@ -33,3 +33,11 @@ def fit(model, inputs, targets, *, epochs, progress, seed=0):
 
 def diverge(model, inputs, targets, *, epochs, progress, seed=0):
     raise RuntimeError("the loss is NaN after 3 steps")
+
+
+def fit_for_long(model, inputs, targets, *, epochs, progress, seed=0):
+    import time
+
+    for _ in progress(range(10_000), "epochs"):
+        fit(model, inputs, targets, epochs=1, progress=lambda items, label: items)
+        time.sleep(0.05)
