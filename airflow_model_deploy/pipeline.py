@@ -51,6 +51,7 @@ def model_deploy_pipeline(
     gates: GateConfig | None = None,
     service: ServiceConfig | None = None,
     run: RunConfig | None = None,
+    champion: Any = None,
     asset: str | None = None,
     group_id: str | None = "model_deploy",
     prefix_group_id: bool = True,
@@ -67,6 +68,9 @@ def model_deploy_pipeline(
     :param gates: what the servable has to keep.
     :param service: where the release runs, and what it owes its callers.
     :param run: where the steps run and keep what they make.
+    :param champion: what serves now, which the new model may not fall behind by more than
+        ``GateConfig.max_drop_from_champion``: a release's reference, or an Asset whose last event names it; None: no
+        comparison. (templated)
     :param asset: name below which the stages' Assets stand ("model/digits"); None: no Assets.
     :param group_id: the TaskGroup's id; None: the tasks stand in the Dag itself.
     :param prefix_group_id: whether the tasks' ids start with the group's.
@@ -115,7 +119,12 @@ def model_deploy_pipeline(
             **coded,
         )
         test = EvaluateModelOperator(
-            task_id="test_model", servable=build.output, baseline=train.output, gates=gates, **coded
+            task_id="test_model",
+            servable=build.output,
+            baseline=train.output,
+            champion=champion,
+            gates=gates,
+            **coded,
         )
         prepare = PrepareReleaseOperator(
             task_id="prepare_deployment",

@@ -29,7 +29,6 @@ def get_provider_info() -> dict[str, Any]:
         "integrations": [
             {
                 "integration-name": "Model Deploy",
-                "external-doc-url": "https://github.com/airflow-model-deploy/airflow-model-deploy",
                 "how-to-guide": ["/docs/index.md"],
                 "tags": ["software"],
             }

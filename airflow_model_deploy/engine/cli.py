@@ -23,11 +23,12 @@ from airflow_model_deploy.engine.steps import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-EXIT_FAILED, EXIT_USAGE, EXIT_TRANSIENT = 1, 2, 75
+# 1 is what Python ends with after an error that nobody foresaw: it may pass, so it says nothing for good.
+EXIT_FAILED, EXIT_USAGE, EXIT_TRANSIENT = 3, 2, 75
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code (0 done, 1 failed for good, 2 usage, 75 may succeed later)."""
+    """Run the command line; returns the exit code (0 done, 3 failed for good, 2 usage, 75 may succeed later)."""
     # ONNX Runtime reports its use over the network unless told otherwise before it is loaded.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     arguments = _parser().parse_args(argv)
@@ -39,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModelDeployError as error:
         print(f"model-deploy: {error}", file=sys.stderr)
         return EXIT_FAILED if error.permanent else EXIT_TRANSIENT
+    except OSError as error:
+        print(f"model-deploy: {error}", file=sys.stderr)
+        return EXIT_TRANSIENT
     return code
 
 

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from airflow_model_deploy.runners import Runner
 
 
-# What an optional argument is when it was not given: also as a template renders it.
-UNSET = (None, "", "None")
-
-
 class StepOperator(BaseOperator):
     """Run one engine step on the worker and return its result as a small dict.
 
@@ -67,12 +63,14 @@ class StepOperator(BaseOperator):
             self.step_name(),
             self.full_spec(context),
             self.full_inputs(context),
-            store=self.store or None,
+            store=self.store,
             context=context,
         )
         from airflow_model_deploy.runners import WorkerRunner
 
-        self._runner = WorkerRunner(python=self.python or execution.default_python(), log=self.log)
+        self._runner = WorkerRunner(
+            python=execution.given(self.python) or execution.default_python(), log=self.log
+        )
         result = execution.run_request(self._runner, request, log=self.log)
         execution.announce(self.outlets, context, result)
         return result
@@ -88,7 +86,7 @@ class StepOperator(BaseOperator):
 
     def full_spec(self, context: Context) -> dict[str, Any]:
         """Return the rendered spec with what the author's code adds; `None` leaves a field at its default."""
-        values = {key: value for key, value in self.spec.items() if value not in UNSET}
+        values = {key: value for key, value in self.spec.items() if value not in execution.UNSET}
         if self.code is not None:
             values |= self.code_spec(execution.choose_code(self.code, self.name), context)
         return values

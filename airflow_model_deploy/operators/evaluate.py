@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset
 
 from airflow_model_deploy.config import GateConfig, ModelCode
-from airflow_model_deploy.operators.base import UNSET, StepOperator
+from airflow_model_deploy.operators.base import StepOperator
+from airflow_model_deploy.operators.execution import UNSET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

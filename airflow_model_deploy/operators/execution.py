@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from airflow_model_deploy.runners.base import Log
 
 
+# What an optional argument is when it was not given: also as a template renders it.
+UNSET = (None, "", "None")
+
+
 def choose_code(code: ModelCode | Mapping[str, ModelCode], name: str) -> ModelCode:
     """Return the author's code for a model; whoever fills the form chooses by name only."""
     if isinstance(code, ModelCode):
@@ -59,7 +63,7 @@ def make_request(
     from airflow_model_deploy.engine.steps import StepRequest, get_step, parse_spec, publish_code
 
     values = {name: _plain(value) for name, value in spec.items()}
-    url = store or default_store()
+    url = given(store) or default_store()
     try:
         parsed = parse_spec(get_step(step).spec, values, step=step)
         opened = Store(url)
@@ -105,16 +109,23 @@ def run_request(runner: Runner, request: Any, *, log: Log) -> dict[str, Any]:
     return result.to_json()
 
 
+def given(value: Any) -> Any:
+    """Return an argument, None where it was not given: also as a template renders that."""
+    return None if value in UNSET else value
+
+
 def announce(outlets: Sequence[Any], context: Mapping[str, Any], result: Mapping[str, Any]) -> None:
     """Put digest and metrics on the event of every Asset among a task's outlets."""
     from airflow.sdk import Asset
 
-    artifact = result.get("artifact") or {}
+    artifact = result.get("artifact")
+    if not artifact:  # an event that names no artifact would be taken for one that does
+        return
     extra = {
         "step": result["step"],
         "name": result.get("name"),
-        "digest": artifact.get("digest") or result.get("parent"),  # what a rollout deployed
-        "uri": artifact.get("uri"),
+        "digest": artifact["digest"],
+        "uri": artifact["uri"],
         "metrics": result.get("metrics") or {},
     }
     for outlet in outlets:

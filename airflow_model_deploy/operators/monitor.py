@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
+VERDICTS = ("healthy", "degraded", "failing", "inconclusive")
+
+
 class MonitorReleaseOperator(StepOperator):
     """Watch a deployed release for a window and give a verdict: healthy, degraded, failing or inconclusive.
 
@@ -21,7 +24,7 @@ class MonitorReleaseOperator(StepOperator):
     :param root: folder of the host's services. (templated)
     :param window_s: how long to watch, in seconds. (templated)
     :param interval_s: from one probe to the next, in seconds. (templated)
-    :param fail_on: verdicts that fail the task.
+    :param fail_on: verdicts that fail the task (``failing``, ``degraded``, ``inconclusive``).
     """
 
     step = "monitor"
@@ -41,11 +44,15 @@ class MonitorReleaseOperator(StepOperator):
         spec = {"target": target, "window_s": window_s, "interval_s": interval_s}
         super().__init__(inputs={"release": release}, spec=spec, **kwargs)
         self.root = root
-        self.fail_on = tuple(fail_on)
+        self.fail_on = (fail_on,) if isinstance(fail_on, str) else tuple(fail_on)
+        if unknown := set(self.fail_on) - set(VERDICTS):
+            raise ValueError(f"fail_on; found: {sorted(unknown)}; wanted: any of {VERDICTS}")
 
     def full_spec(self, context: Context) -> dict[str, Any]:
         """Add the service's place."""
-        return super().full_spec(context) | {"root": self.root or execution.default_host_root()}
+        return super().full_spec(context) | {
+            "root": execution.given(self.root) or execution.default_host_root()
+        }
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Watch; a verdict that is listed in `fail_on` fails the task for good."""

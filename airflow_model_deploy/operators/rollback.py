@@ -34,5 +34,5 @@ class RollbackOperator(StepOperator):
         """Add the service and its place."""
         return super().full_spec(context) | {
             "name": self.name,
-            "root": self.root or execution.default_host_root(),
+            "root": execution.given(self.root) or execution.default_host_root(),
         }

@@ -86,17 +86,19 @@ class RolloutOperator(KubernetesPodOperator):
             )
         spec = {
             "target": self.target,
-            "root": self.root or execution.default_host_root(),
+            "root": execution.given(self.root) or execution.default_host_root(),
             "host": self.service_host,
             "port": self.port,
-            "python": self.server_python or None,
+            "python": execution.given(self.server_python),
         }
         request = execution.make_request(
-            "deploy", spec, {"release": self.release}, store=self.store or None, context=context
+            "deploy", spec, {"release": self.release}, store=self.store, context=context
         )
         from airflow_model_deploy.runners import WorkerRunner
 
-        self._runner = WorkerRunner(python=self.python or execution.default_python(), log=self.log)
+        self._runner = WorkerRunner(
+            python=execution.given(self.python) or execution.default_python(), log=self.log
+        )
         result = execution.run_request(self._runner, request, log=self.log)
         execution.announce(self.outlets, context, result)
         return result

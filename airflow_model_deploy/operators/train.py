@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.operators import execution
-from airflow_model_deploy.operators.base import UNSET, StepOperator
+from airflow_model_deploy.operators.base import StepOperator
+from airflow_model_deploy.operators.execution import UNSET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.02
 # Airflow kills a task five seconds after it asked it to end: these two together are less.
 _LIFELINE_SECONDS, _KILL_SECONDS = 2.0, 2.0
-# Output that comes after the child's end is that of processes which it left behind.
+# Output that comes later than this after the child's end is that of processes which it left behind.
 _QUIET_SECONDS = 0.5
 
 
@@ -82,14 +82,16 @@ class Child:
         output = self._process.stdout
         if output is None:
             return
-        # A grandchild that survives holds the pipe open: its silence must not be waited for.
-        while True:
-            ended = self._has_ended()
+        # A grandchild that survives holds the pipe open, and may go on writing: it isn't waited for.
+        deadline = None
+        while deadline is None or time.monotonic() < deadline:
+            if deadline is None and self._has_ended():
+                deadline = time.monotonic() + _QUIET_SECONDS
             ready, _, _ = select.select([output], [], [], _QUIET_SECONDS)
             block = os.read(output.fileno(), 65_536) if ready else b""
             if block:
                 yield block
-            elif ready or ended:
+            elif ready or deadline is not None:
                 return
 
     def _has_ended(self) -> bool:

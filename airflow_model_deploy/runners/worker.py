@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_model_deploy.engine.steps import StepRequest, StepResult
 
 # What the command line says for good: failed, and its result could not be written; wrong usage.
-_PERMANENT_EXITS = (1, 2)
+_PERMANENT_EXITS = (2, 3)
 # Airflow's settings, connections and variables may hold secrets; a step gets what it needs by its request.
 _PRIVATE = ("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "_AIRFLOW", "__AIRFLOW")
 

@@ -245,3 +245,29 @@ def test_without_a_group_the_tasks_stand_in_the_dag_itself():
     assert pipeline.group is None
     assert set(dag.task_group.children) == set(dag.task_ids)
     assert "train_model" in dag.task_ids
+
+
+@pytest.mark.parametrize("fail_on", ["failed", ("failing", "broken")])
+def test_a_verdict_that_does_not_exist_cannot_be_waited_for(fail_on):
+    with pytest.raises(ValueError, match="fail_on"):
+        md.MonitorReleaseOperator(task_id="monitor", release={}, fail_on=fail_on)
+
+
+def test_one_verdict_may_stand_alone():
+    assert md.MonitorReleaseOperator(task_id="monitor", release={}, fail_on="degraded").fail_on == (
+        "degraded",
+    )
+
+
+def test_a_place_that_rendered_to_nothing_is_the_default_one(context):
+    task = md.RollbackOperator(task_id="back", name="toy", root="None")
+    assert task.full_spec(context)["root"].endswith("/model_deploy/host")
+
+
+def test_a_result_without_an_artifact_announces_nothing(context):
+    from airflow_model_deploy.operators.execution import announce
+
+    asset = Asset(name="model/toy", uri="x-model-deploy://toy")
+    context["outlet_events"] = {asset: SimpleNamespace(extra={"kept": True})}
+    announce([asset], context, {"step": "rollback", "artifact": None})
+    assert context["outlet_events"][asset].extra == {"kept": True}

@@ -123,3 +123,40 @@ def test_the_pins_name_no_place_and_cover_what_is_declared():
     ]
     names = {r.split(";")[0].split("[")[0].split(">")[0].strip().lower().replace("_", "-") for r in wanted}
     assert names - {"airflow-model-deploy"} <= pinned
+
+
+@pytest.mark.parametrize(
+    ("step", "wanted"),
+    [
+        ("build", {"safetensors", "torch", "onnxruntime"}),
+        ("deploy", {"uvicorn", "onnxruntime", "httpx"}),
+        ("prune", {"torch-pruning"}),
+    ],
+)
+def test_what_a_step_needs_is_told_for_pip(step, wanted):
+    from airflow_model_deploy.engine.steps import requirements
+
+    lines = requirements(step)
+    assert wanted <= {line.split(">")[0] for line in lines}
+    assert not [line for line in lines if "airflow" in line or "extra" in line]
+
+
+@pytest.mark.slow
+def test_the_engine_installs_and_runs_without_airflow(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    from airflow_model_deploy.engine.steps import requirements
+
+    pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    constraints = ["-c", REPOSITORY / "constraints.txt"]
+    subprocess.run([*pip, *constraints, *requirements("deploy"), *requirements("package")], check=True)
+    subprocess.run([*pip, "--no-deps", REPOSITORY], check=True)
+    done = subprocess.run(
+        [python, "-P", "-m", "airflow_model_deploy.engine.cli", "steps", "deploy"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert subprocess.run([python, "-c", "import airflow"], check=False, capture_output=True).returncode == 1

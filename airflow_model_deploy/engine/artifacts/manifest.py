@@ -48,7 +48,7 @@ class Description:
 
     Args:
         name: the model's name.
-        kind: what the artifact is: "model", "servable", "evaluation", "plan", "release", "code", "choice".
+        kind: what the artifact is: "model", "servable", "evaluation", "plan", "release", "code".
         format: how it is written: "torch", "onnx", "servable", "json", "host-bundle", "python".
         parents: digests of the artifacts it was made from, by role ("model", "baseline").
         metrics: figures that the same work gives again (accuracy, sparsity, sizes), never timings.

@@ -4,8 +4,8 @@ Layout below the store's URL:
     artifacts/sha256-<hex>/files/…  an artifact's files
     artifacts/sha256-<hex>/manifest.json   written last; makes the artifact exist
     cache/<step>/<key>.json         the result of a pure step
-    choices/<key>.json              a choice made by measurement, pinned
-    runs/<id>/result.json           what one run of a step left for its runner
+    choices/<name>-<key>.json       a choice made by measurement, pinned
+    runs/…/<id>.json                what one run of a step left for its runner
 """
 
 from __future__ import annotations
@@ -112,14 +112,16 @@ class Store:
     def fetch(self, reference: Reference, cache: Path | None = None) -> tuple[Path, Manifest]:
         """Return a local folder with an artifact's files, each verified, and its manifest.
 
-        A store on this machine is read in place. Others are copied below `cache` first.
+        A store on this machine is read in place. Others are copied below `cache` first, and need one.
         """
         manifest = self.manifest(reference)
         if self._local:
             folder = Path(self._path(reference)) / FILES
             check_folder(folder, manifest, source=reference.uri)
             return folder, manifest
-        folder = (cache or Path(tempfile.mkdtemp(prefix="model-deploy-"))) / reference.short
+        if cache is None:
+            raise ValueError(f"the store {self.url} is elsewhere: a folder to copy to is needed")
+        folder = cache / reference.short
         for entry in manifest.files:
             check_relative(entry.path, source=reference.uri)
             target = folder / entry.path

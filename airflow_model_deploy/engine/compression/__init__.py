@@ -15,7 +15,7 @@ from airflow_model_deploy.engine.compression.masks import (
 from airflow_model_deploy.engine.compression.optimization import apply as apply_choice
 from airflow_model_deploy.engine.compression.optimization import candidates, choose
 from airflow_model_deploy.engine.compression.quantization import quantize_dynamic, quantize_static
-from airflow_model_deploy.engine.compression.recovery import masked_training, recover
+from airflow_model_deploy.engine.compression.recovery import fit_in_place, masked_training
 from airflow_model_deploy.engine.compression.selection import prunable_weights
 from airflow_model_deploy.engine.compression.structured import prune_channels
 from airflow_model_deploy.engine.compression.unstructured import magnitude_masks, mean_threshold
@@ -35,6 +35,7 @@ __all__ = [
     "choose",
     "cpu_fingerprint",
     "export_onnx",
+    "fit_in_place",
     "magnitude_masks",
     "masked_training",
     "mean_threshold",
@@ -43,7 +44,6 @@ __all__ = [
     "prune_channels",
     "quantize_dynamic",
     "quantize_static",
-    "recover",
     "zero_fraction",
     "zero_report",
 ]

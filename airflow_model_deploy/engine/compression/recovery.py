@@ -42,7 +42,7 @@ def masked_training(model: nn.Module, masks: Mapping[str, Tensor]) -> Iterator[N
     _check_trained(model)
 
 
-def recover(
+def fit_in_place(
     model: nn.Module,
     fit: Callable[..., Any],
     inputs: Mapping[str, np.ndarray],

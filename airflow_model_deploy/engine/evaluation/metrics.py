@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.errors import InputError
 
@@ -30,9 +30,9 @@ class Metric:
     function: MetricFunction
     higher_is_better: bool = True
 
-    def __call__(self, outputs: Mapping[str, np.ndarray], targets: Targets) -> float:
+    def __call__(self, outputs: Mapping[str, np.ndarray], targets: Targets, **options: Any) -> float:
         """The score; InputError where the function returns no number."""
-        value = self.function(outputs, targets)
+        value = self.function(outputs, targets, **options)
         try:
             return float(value)
         except (TypeError, ValueError) as error:

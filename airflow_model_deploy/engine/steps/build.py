@@ -208,5 +208,5 @@ STEP = Step(
     function=build,
     inputs=("model", "baseline"),
     measured=True,
-    libraries=("onnx", "onnxruntime", "numpy", "torch"),
+    libraries=("onnx", "onnxruntime", "numpy", "safetensors", "torch"),
 )

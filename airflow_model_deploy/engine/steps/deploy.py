@@ -13,7 +13,8 @@ from pydantic import Field
 from airflow_model_deploy.engine.deployment.targets.host import Service, deploy
 from airflow_model_deploy.engine.packaging import Release, require_blessed, verify_bundle
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
-from airflow_model_deploy.engine.steps.package import BUNDLE, RELEASE
+from airflow_model_deploy.engine.steps.layout import BUNDLE, RELEASE
+from airflow_model_deploy.engine.steps.package import SERVER
 from airflow_model_deploy.engine.steps.service import Root, golden_check, told
 from airflow_model_deploy.engine.steps.spec import spec
 
@@ -63,5 +64,6 @@ STEP = Step(
     function=deploy_release,
     inputs=("release",),
     pure=False,
-    libraries=("numpy", "httpx"),
+    # With no `python` of its own, the server runs in the step's interpreter.
+    libraries=("httpx", *SERVER),
 )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 from pydantic import Field
 
-from airflow_model_deploy.engine.artifacts import Description, Reference, Signature, file_sha256
+from airflow_model_deploy.engine.artifacts import Description, Reference, Signature, Store, file_sha256
 from airflow_model_deploy.engine.errors import InputError, IntegrityError
 from airflow_model_deploy.engine.models import (
     DataSource,
@@ -35,6 +35,7 @@ from airflow_model_deploy.engine.steps.torch_artifacts import write_torch
 
 logger = logging.getLogger(__name__)
 
+_SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx")
 _ARTIFACT = re.compile(r"/artifacts/sha256-([0-9a-f]{64})/?$")
 
 
@@ -72,7 +73,7 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: StepContext) -> StepOutput
         reference = Reference(uri=spec.source.rstrip("/"), digest=f"sha256:{match.group(1)}")
         _check_artifact(spec, reference, context)
         return StepOutput(passed_on=reference, details={"source": "an artifact of the store"})
-    path = _local(spec.source, context.folder("source"))
+    path = _local(spec.source, context.store, context.folder("source"))
     found = file_sha256(path)
     if spec.sha256 and found != spec.sha256:
         raise IntegrityError(
@@ -110,6 +111,13 @@ def _check_artifact(spec: IngestSpec, reference: Reference, context: StepContext
             wanted="the artifact of a train, ingest, prune, quantize or optimize step",
             remedy="Give the URI of a model.",
         )
+    if description.name != spec.name:
+        raise InputError(
+            f"{reference.uri} is another model",
+            found=description.name,
+            wanted=spec.name,
+            remedy="Choose the model that it is, or give another artifact.",
+        )
     listed = spec.factory.path if spec.factory else None
     if description.format == "torch" and read_factory(folder).path != listed:
         raise InputError(
@@ -122,13 +130,14 @@ def _check_artifact(spec: IngestSpec, reference: Reference, context: StepContext
 
 def _mark(spec: IngestSpec) -> str | None:
     """Tell one state of the source from another: the same path may hold another model tomorrow."""
-    if spec.sha256 or _ARTIFACT.search(spec.source):
-        return spec.sha256 or spec.source
+    if _ARTIFACT.search(spec.source):
+        return spec.source
     path = Path(spec.source)
-    # An ONNX file may have its weights in files beside it; what a URL holds isn't known without fetching it.
-    if path.suffix == ".onnx" or not path.is_file():
+    # An ONNX file may have its weights in files beside it, which its sha256 doesn't cover.
+    if path.suffix == ".onnx":
         return None
-    return file_sha256(path)
+    # What a URL holds isn't known without fetching it.
+    return spec.sha256 or (file_sha256(path) if path.is_file() else None)
 
 
 def _onnx(
@@ -158,15 +167,31 @@ def _torch(
     return signature, torch_quality(model, spec.data, spec.metric, context.resolve)
 
 
-def _local(source: str, scratch: Path) -> Path:
-    """Return a local path of the source, fetched where it is a URL."""
-    if "://" not in source:
-        path = Path(source)
-    else:
+def _local(source: str, store: Store, scratch: Path) -> Path:
+    """Return a local path of the source, fetched where it is a URL of the store's kind."""
+    if PurePosixPath(source).suffix not in _SUFFIXES:
+        raise InputError(
+            f"the model file {source} is of no kind that can be taken in",
+            found=PurePosixPath(source).suffix or "no suffix",
+            wanted=", ".join(_SUFFIXES[:-1]) + " (state dicts), or .onnx",
+            remedy="Save the weights with safetensors.torch.save_file, or export the model to ONNX.",
+        )
+    scheme, separator, _ = source.partition("://")
+    path = Path(source)
+    if separator:
         import fsspec
 
+        # Whoever fills a form may name a source: what else the worker could reach is none of theirs.
+        allowed = {"file", store.url.partition("://")[0]}
+        if scheme not in allowed or "::" in source:
+            raise InputError(
+                f"the source {source} is of a kind that isn't read",
+                found=scheme,
+                wanted=" or ".join(sorted(allowed)) + ", as the store is, or a path",
+                remedy="Put the file beside the store, or on the machine where the step runs.",
+            )
         file_system, remote = fsspec.core.url_to_fs(source)
-        path = scratch / Path(remote).name
+        path = scratch / PurePosixPath(remote).name
         if file_system.isfile(remote):
             file_system.get_file(remote, str(path))
     if not path.is_file():
@@ -174,13 +199,6 @@ def _local(source: str, scratch: Path) -> Path:
             f"there is no model file at {source}",
             wanted="a .safetensors, .pt, .pth or .onnx file, or the URI of an artifact",
             remedy="Correct the location, or put the file where the step runs.",
-        )
-    if path.suffix not in (".safetensors", ".pt", ".pth", ".onnx"):
-        raise InputError(
-            f"the model file {source} is of no kind that can be taken in",
-            found=path.suffix or "no suffix",
-            wanted=".safetensors, .pt or .pth (state dicts), or .onnx",
-            remedy="Save the weights with safetensors.torch.save_file, or export the model to ONNX.",
         )
     return path
 

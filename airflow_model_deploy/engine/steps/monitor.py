@@ -15,7 +15,7 @@ from airflow_model_deploy.engine.monitoring import judge, observe
 from airflow_model_deploy.engine.packaging import Release, read_servable, revision_of
 from airflow_model_deploy.engine.probing import Client, load_golden
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
-from airflow_model_deploy.engine.steps.package import BUNDLE, RELEASE
+from airflow_model_deploy.engine.steps.layout import BUNDLE, RELEASE
 from airflow_model_deploy.engine.steps.service import Root, existing_service
 from airflow_model_deploy.engine.steps.spec import spec
 

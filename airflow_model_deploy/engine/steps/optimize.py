@@ -19,7 +19,7 @@ from airflow_model_deploy.engine.steps.fields import Metric, Threads
 from airflow_model_deploy.engine.steps.quality import onnx_quality
 from airflow_model_deploy.engine.steps.samples import samples_for, unmeasured
 from airflow_model_deploy.engine.steps.spec import spec
-from airflow_model_deploy.engine.steps.speed import THROUGHPUT_BATCH, enough
+from airflow_model_deploy.engine.steps.speed import THROUGHPUT_BATCH, enough, shapes
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,12 @@ def optimize(spec: OptimizeSpec, inputs: Inputs, context: StepContext) -> StepOu
     path = source.folder / MODEL
     samples = samples_for(path, spec.data, context.resolve, random=THROUGHPUT_BATCH)
     feed = enough(samples.feed)
-    parts = {"model": file_sha256(path), "threads": spec.threads, "batch_sizes": list(spec.batch_sizes)}
+    parts = {
+        "model": file_sha256(path),
+        "threads": spec.threads,
+        "batch_sizes": list(spec.batch_sizes),
+        "feed": shapes(feed),
+    }
     value = context.pinned(
         "optimize",
         parts,

@@ -13,10 +13,11 @@ from airflow_model_deploy.engine.artifacts import Description, canonical_json
 from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.packaging import Release, ReleasePlan, bless, read_servable, write_bundle
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
-from airflow_model_deploy.engine.steps.prepare import PLAN
+from airflow_model_deploy.engine.steps.layout import BUNDLE, PLAN, RELEASE
 from airflow_model_deploy.engine.steps.spec import spec
 
-RELEASE, BUNDLE = "release.json", "bundle"
+# What the server in a bundle imports.
+SERVER = ("numpy", "onnxruntime", "uvicorn", "httptools", "uvloop", "orjson", "prometheus-client")
 
 
 @spec
@@ -95,14 +96,5 @@ STEP = Step(
     function=package,
     inputs=("servable", "plan"),
     # The pinned versions in the bundle's requirements.txt are these.
-    libraries=(
-        "numpy",
-        "onnxruntime",
-        "uvicorn",
-        "httptools",
-        "uvloop",
-        "orjson",
-        "prometheus-client",
-        "httpx",
-    ),
+    libraries=("httpx", *SERVER),
 )

@@ -18,9 +18,9 @@ from airflow_model_deploy.engine.packaging import (
 )
 from airflow_model_deploy.engine.probing import load_golden
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.layout import EVALUATION, PLAN
 from airflow_model_deploy.engine.steps.spec import spec
 
-PLAN = "plan.json"
 _MEMORY_STEP = 16 << 20
 
 
@@ -43,7 +43,7 @@ class PrepareSpec:
 def prepare(spec: PrepareSpec, inputs: Inputs, context: StepContext) -> StepOutput:
     """Write the plan from the servable and from what `test` measured."""
     servable = read_servable(inputs["servable"].folder)
-    evaluation: dict[str, Any] = json.loads((inputs["evaluation"].folder / "evaluation.json").read_bytes())
+    evaluation: dict[str, Any] = json.loads((inputs["evaluation"].folder / EVALUATION).read_bytes())
     if evaluation["servable_digest"] != servable.digest or servable.golden is None:
         raise InputError(
             "the evaluation is of another servable",
@@ -68,8 +68,8 @@ def prepare(spec: PrepareSpec, inputs: Inputs, context: StepContext) -> StepOutp
         ),
         golden=GoldenPromise(
             requests=len(golden.requests),
-            original_tolerance=max(t.absolute for t in golden.tolerance["original"].values()),
-            built_tolerance=max(t.absolute for t in golden.tolerance["built"].values()),
+            original_tolerance=golden.largest_absolute("original"),
+            built_tolerance=golden.largest_absolute("built"),
         ),
         resources=Resources(cpu=float(threads), memory_bytes=memory, threads=threads),
     )

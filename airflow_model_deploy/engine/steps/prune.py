@@ -10,10 +10,10 @@ from pydantic import Field
 from airflow_model_deploy.engine.artifacts import Description
 from airflow_model_deploy.engine.compression import (
     apply_masks,
+    fit_in_place,
     magnitude_masks,
     prunable_weights,
     prune_channels,
-    recover,
     zero_fraction,
 )
 from airflow_model_deploy.engine.errors import InputError
@@ -184,7 +184,7 @@ def _recover(spec: PruneSpec, model: nn.Module, masks: dict[str, Tensor], contex
         return
     data = load_data(spec.data, "train", context.resolve)
     logger.info("recovering on %d samples for %d epochs", len(data), spec.recovery_epochs)
-    recover(
+    fit_in_place(
         model,
         context.resolve(spec.fit.path),
         data.inputs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.errors import InputError
@@ -66,11 +67,11 @@ def score(
         return {}
     found = resolve_metric(metric if isinstance(metric, str) else resolve(metric.path))
     options = {} if isinstance(metric, str) else metric.options
-    value = float(found.function(outputs, data.targets, **options))
-    if value != value:
+    value = found(outputs, data.targets, **options)
+    if not math.isfinite(value):
         raise InputError(
             f"the metric {found.name} gave no number",
-            found="NaN",
+            found=value,
             wanted="a finite float",
             remedy="Check the metric, and the test data for NaN.",
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.evaluation import compare_speed
 from airflow_model_deploy.engine.models import Dataset, SessionSettings, create_session, read_signature
@@ -53,3 +53,8 @@ def first_rows(feed: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]
 def enough(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return as many samples as a measurement uses."""
     return Dataset(feed, None).spread(THROUGHPUT_BATCH).inputs
+
+
+def shapes(feed: dict[str, np.ndarray]) -> dict[str, list[Any]]:
+    """Describe samples by what their timing depends on: a measurement made on others is not one of these."""
+    return {name: [str(array.dtype), *array.shape[1:]] for name, array in feed.items()}

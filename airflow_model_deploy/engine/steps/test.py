@@ -24,10 +24,11 @@ from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, St
 from airflow_model_deploy.engine.steps.champion import CHAMPION, champion_quality
 from airflow_model_deploy.engine.steps.export import onnx_of
 from airflow_model_deploy.engine.steps.fields import Metric
+from airflow_model_deploy.engine.steps.layout import EVALUATION
 from airflow_model_deploy.engine.steps.quality import onnx_quality, score
 from airflow_model_deploy.engine.steps.samples import Samples, samples_for, unmeasured
 from airflow_model_deploy.engine.steps.spec import spec
-from airflow_model_deploy.engine.steps.speed import first_rows, speedup_at_batch
+from airflow_model_deploy.engine.steps.speed import first_rows, shapes, speedup_at_batch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-EVALUATION = "evaluation.json"
 _REQUEST_ROWS = 64
 _LATENCY_REQUESTS = 100
 
@@ -87,12 +87,18 @@ def test(spec: TestSpec, inputs: Inputs, context: StepContext) -> StepOutput:
     baseline_reference, baseline = onnx_of(inputs["baseline"], context)
     reference = onnx_quality(baseline, spec.data, spec.metric, context.resolve)
     champion = (
-        champion_quality(inputs[CHAMPION], spec.data, spec.metric, context) if CHAMPION in inputs else None
+        champion_quality(inputs[CHAMPION], servable.name, spec.data, spec.metric, context)
+        if CHAMPION in inputs
+        else None
     )
     answers = _Answers(servable, samples.feed, spec.ready_timeout_s)
     measured = context.pinned(
         "test",
-        {"servable": source.reference.digest, "baseline": baseline_reference.digest},
+        {
+            "servable": source.reference.digest,
+            "baseline": baseline_reference.digest,
+            "feed": shapes(samples.feed),
+        },
         lambda: {**answers.measure(), **_speed(servable, baseline, samples.feed)},
     )
     found = score(answers.outputs(), samples.data, spec.metric, context.resolve)
@@ -310,6 +316,7 @@ STEP = Step(
         "onnx",
         "onnxruntime",
         "onnxscript",
+        "safetensors",
         "numpy",
         "httpx",
         "uvicorn",

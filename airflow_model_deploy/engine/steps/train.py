@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from airflow_model_deploy.engine.artifacts import Description
+from airflow_model_deploy.engine.compression import fit_in_place
 from airflow_model_deploy.engine.models import DataSource, UserFunction, build_model, load_data, reproducible
 from airflow_model_deploy.engine.progress import progress
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
@@ -47,16 +48,17 @@ def train(spec: TrainSpec, inputs: Inputs, context: StepContext) -> StepOutput:
     with reproducible(spec.seed, spec.threads):
         model = build_model(context.resolve(spec.factory.path), spec.factory.options, spec.factory.path)
         logger.info("training %s on %d samples for %d epochs", spec.name, len(data), spec.epochs)
-        context.resolve(spec.fit.path)(
+        fit_in_place(
             model,
+            context.resolve(spec.fit.path),
             data.inputs,
             data.targets,
+            masks={},
             epochs=spec.epochs,
-            progress=progress,
             seed=spec.seed,
+            progress=progress,
             **spec.fit.options,
         )
-        model.eval()
     folder = context.folder("model")
     signature = write_torch(folder, model, factory=spec.factory, example=data.inputs, dynamic=spec.dynamic)
     metrics = torch_quality(model, spec.data, spec.metric, context.resolve)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from airflow_model_deploy.engine.artifacts import Reference, Store
@@ -16,12 +18,14 @@ def verify(uri: str, digest: str | None = None) -> dict[str, Any]:
     store_url, _, name = uri.rstrip("/").rpartition("/artifacts/")
     store = Store(store_url)
     digest = digest or name.replace("-", ":", 1)
-    queue, seen = [store.reference(digest)], {}
+    queue: list[Reference] = [store.reference(digest)]
+    seen: dict[str, dict[str, Any]] = {}
     while queue:
-        reference: Reference = queue.pop(0)
+        reference = queue.pop(0)
         if reference.digest in seen:
             continue
-        _, manifest = store.fetch(reference)
+        with tempfile.TemporaryDirectory(prefix="model-deploy-verify-") as scratch:
+            _, manifest = store.fetch(reference, Path(scratch))
         description = manifest.description
         seen[reference.digest] = {
             "digest": reference.digest,

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from airflow_model_deploy.engine.compression import (
+    fit_in_place,
     magnitude_masks,
     masked_training,
     prunable_weights,
-    recover,
 )
 from airflow_model_deploy.engine.errors import InputError
 from tests.engine.compression.nets import mlp
@@ -80,7 +80,9 @@ def test_recover_runs_the_users_function_reproducibly() -> None:
         torch.manual_seed(1)
         model = mlp()
         masks = masks_of(model)
-        told = recover(model, fit, inputs, targets, masks=masks, epochs=3, seed=7, progress=iter, lr=0.01)
+        told = fit_in_place(
+            model, fit, inputs, targets, masks=masks, epochs=3, seed=7, progress=iter, lr=0.01
+        )
         assert told == "trained from 7"
         assert not model.training
         states.append(model.state_dict())
@@ -94,8 +96,8 @@ def test_training_that_diverges_or_trains_another_model_is_refused() -> None:
             next(iter(model.parameters())).fill_(float("nan"))
 
     with pytest.raises(InputError, match=r"0\.weight after training.*NaN"):
-        recover(mlp(), explode, {}, None, masks={}, epochs=1, seed=0)
+        fit_in_place(mlp(), explode, {}, None, masks={}, epochs=1, seed=0)
     with pytest.raises(InputError, match="another model"):
-        recover(mlp(), lambda *_, **__: mlp(), {}, None, masks={}, epochs=1, seed=0)
+        fit_in_place(mlp(), lambda *_, **__: mlp(), {}, None, masks={}, epochs=1, seed=0)
     with pytest.raises(InputError, match="epochs"):
-        recover(mlp(), explode, {}, None, masks={}, epochs=0, seed=0)
+        fit_in_place(mlp(), explode, {}, None, masks={}, epochs=0, seed=0)

@@ -276,3 +276,41 @@ def test_only_a_model_of_this_store_is_taken_in(flow, tmp_path):
     assert (
         "another store" in flow.run("there", "ingest", {"name": "toy", "source": elsewhere}).error["message"]
     )
+
+
+def test_a_model_of_another_name_cannot_slip_in(flow):
+    trained = _ok(flow.train(epochs=2))
+    spec = {"name": "other", "source": trained.artifact.uri, "factory": FACTORY}
+    result = flow.run("ingest", "ingest", spec)
+    assert "is another model; found: toy; wanted: other" in result.error["message"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://example.com/model.onnx",
+        "reference://model.onnx::file:///etc/refs.json/model.onnx",
+        "simplecache::file:///etc/model.onnx",
+        "s3://bucket/model.onnx",
+    ],
+)
+def test_a_source_is_not_read_from_wherever_somebody_names(flow, source):
+    result = flow.run("ingest", "ingest", {"name": "toy", "source": source})
+    assert result.error["permanent"] is True
+    assert (
+        "is of a kind that isn't read" in result.error["message"]
+        or "no model file at" in result.error["message"]
+    )
+
+
+def test_a_fit_that_trains_another_module_is_refused(flow, user_code):
+    (user_code / "toy_model.py").write_text(
+        (user_code / "toy_model.py").read_text()
+        + "\n\ndef fit_a_copy(model, inputs, targets, *, epochs, progress, seed=0):\n"
+        "    import copy\n    other = copy.deepcopy(model)\n"
+        "    fit(other, inputs, targets, epochs=epochs, progress=progress)\n    return other\n"
+    )
+    result = flow.train(fit={"path": "toy_model:fit_a_copy"}, epochs=1)
+    assert result.status == "failed"
+    assert result.artifact is None
+    assert "returned another model" in result.error["message"]
