@@ -16,7 +16,7 @@ from airflow_model_deploy.engine.probing import Client, GoldenSet, Tolerance, se
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.engine.monitoring.conftest import Served
+    from tests.engine.served import Served
 
 GOALS = Objectives(latency_ms=1000.0, min_requests=10)
 

@@ -15,7 +15,7 @@ from airflow_model_deploy.engine.probing import Client, GoldenSet, ProbeError, a
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.engine.probing.conftest import Served
+    from tests.engine.served import Served
 
 
 def f32(values: object) -> np.ndarray:

@@ -22,7 +22,7 @@ READY = (
 )
 
 if TYPE_CHECKING:
-    from tests.engine.probing.conftest import Served
+    from tests.engine.served import Served
 
 
 def _gone(pid: int) -> bool:
