@@ -39,7 +39,7 @@ def airflow(tmp_path_factory):
     with running_airflow(
         folder / "home", dags=dags, dag_ids=("model_deploy", *OWN_DAGS), more=more, python=str(bare)
     ) as server:
-        yield SimpleNamespace(server=server, folder=folder, engine=engine, bare=bare)
+        yield SimpleNamespace(server=server, folder=folder, engine=engine, bare=bare, dags=dags, more=more)
     left = [
         p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(folder) in str(p.info["cmdline"])
     ]
