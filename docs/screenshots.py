@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 # What the form is filled with, by section: other than its defaults.
 VALUES = {
     "Model": {"epochs": "8"},
-    "Compression": {"prune_ratio": "0.5", "recovery_epochs": "6"},
-    "Gates": {"max_quality_drop": "2"},
+    "Compression": {"prune_ratio": "0.65", "recovery_epochs": "9"},
+    "Gates": {"max_quality_drop": "3"},
     "Service": {"monitor_seconds": "5"},
 }
 BROWSER_ARGUMENTS = [
@@ -126,9 +126,8 @@ def wait(airflow: AirflowServer, run_id: str) -> None:
 def look_at_run(airflow: AirflowServer, page: Page, folder: Path, run_id: str) -> None:
     """Take the graph, and the log of the test."""
     page.goto(f"{airflow.url}/dags/{DAG_ID}/runs/{run_id}")
-    page.evaluate("localStorage.setItem('dag_view-model_deploy', JSON.stringify('graph'))")
-    page.reload()
     page.get_by_text("monitor_model").first.wait_for()
+    page.get_by_role("button", name="Graph").first.click()
     page.wait_for_timeout(2500)  # the graph is laid out
     page.screenshot(path=folder / "graph.png")
     page.goto(f"{airflow.url}/dags/{DAG_ID}/runs/{run_id}/tasks/test_model")

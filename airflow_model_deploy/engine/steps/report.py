@@ -63,10 +63,11 @@ def _stage(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
     metrics, measurements = result["metrics"], result["measurements"]
     # An artifact's size counts what travels with the model; where the model's own is known, that is told.
     size = metrics.get("model_bytes", metrics.get("bundle_bytes", result["size_bytes"]))
+    digest, parent = (result.get("artifact") or {}).get("digest"), result.get("parent")
     return {
         "stage": name,
-        "digest": (result.get("artifact") or {}).get("digest"),
-        "parent": result.get("parent"),
+        "digest": digest,
+        "parent": parent if parent != digest else None,  # a stage may pass on what it was given
         "size_bytes": size if result["step"] in _MAKES_FILES else None,
         "accuracy": metrics.get("quality") if metrics.get("metric") == "accuracy" else None,
         "latency_ms": measurements.get("latency_ms"),
