@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from airflow_model_deploy.engine.steps import StepRequest, run_request
@@ -43,3 +47,37 @@ def test_the_same_weights_are_found_and_changed_ones_are_not(tmp_path, ingest):
     second = ingest()
     assert not second.cached
     assert second.artifact != first.artifact
+
+
+def test_a_hit_imports_no_torch(tmp_path, user_code):
+    spec = {
+        "name": "toy",
+        "factory": {"path": "toy_model:build"},
+        "fit": {"path": "toy_model:fit"},
+        "data": {"loader": {"path": "toy_data:load"}, "version": "1"},
+        "epochs": 1,
+    }
+    request = {
+        "schema_version": 1,
+        "step": "train",
+        "spec": spec,
+        "inputs": {},
+        "store": f"file://{tmp_path}/store",
+    }
+    (tmp_path / "request.json").write_text(json.dumps(request))
+    command = ["-X", "importtime", "-m", "airflow_model_deploy.engine.cli", "run", "train", "--request"]
+    runs = [
+        subprocess.run(
+            [sys.executable, *command, str(tmp_path / "request.json")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for _ in range(2)
+    ]
+    results = [json.loads(run.stdout) for run in runs]
+    imported = [{line.rpartition("|")[2].strip() for line in run.stderr.splitlines()} for run in runs]
+    assert [result["cached"] for result in results] == [False, True]
+    assert results[1]["duration_s"] < 1.0
+    assert "torch" in imported[0]
+    assert not {"torch", "onnx", "onnxruntime", "numpy"} & imported[1]
