@@ -66,11 +66,7 @@ class StepOperator(BaseOperator):
             store=self.store,
             context=context,
         )
-        from airflow_model_deploy.runners import WorkerRunner
-
-        self._runner = WorkerRunner(
-            python=execution.given(self.python) or execution.default_python(), log=self.log
-        )
+        self._runner = execution.worker_runner(self.python, log=self.log)
         result = execution.run_request(self._runner, request, log=self.log)
         execution.announce(self.outlets, context, result)
         return result

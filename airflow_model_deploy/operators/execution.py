@@ -109,6 +109,13 @@ def run_request(runner: Runner, request: Any, *, log: Log) -> dict[str, Any]:
     return result.to_json()
 
 
+def worker_runner(python: str | None, *, log: Log) -> Runner:
+    """Return the runner on the worker, with the interpreter that a task names or the default one."""
+    from airflow_model_deploy.runners import WorkerRunner
+
+    return WorkerRunner(python=given(python) or default_python(), log=log)
+
+
 def given(value: Any) -> Any:
     """Return an argument, None where it was not given: also as a template renders that."""
     return None if value in UNSET else value

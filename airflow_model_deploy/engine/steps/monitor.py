@@ -12,11 +12,11 @@ from pydantic import Field
 
 from airflow_model_deploy.engine.deployment.targets.host import status
 from airflow_model_deploy.engine.monitoring import judge, observe
-from airflow_model_deploy.engine.packaging import Release, read_servable, revision_of
-from airflow_model_deploy.engine.probing import Client, load_golden
+from airflow_model_deploy.engine.packaging import Release, revision_of
+from airflow_model_deploy.engine.probing import Client
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.layout import BUNDLE, RELEASE
-from airflow_model_deploy.engine.steps.service import Root, existing_service
+from airflow_model_deploy.engine.steps.service import Root, existing_service, released_golden
 from airflow_model_deploy.engine.steps.spec import spec
 
 logger = logging.getLogger(__name__)
@@ -39,11 +39,10 @@ def monitor(spec: MonitorSpec, inputs: Inputs, context: StepContext) -> StepOutp
     del context
     source = inputs["release"]
     release = Release.from_json(json.loads((source.folder / RELEASE).read_bytes()))
-    servable = read_servable(source.folder / BUNDLE / "servable")
+    name, golden = released_golden(source.folder / BUNDLE)
     service = existing_service(Path(spec.root), release.plan.name)
-    golden = load_golden(source.folder / BUNDLE / "servable" / "golden.json")
     logger.info("watching %s for %g s", service.url, spec.window_s)
-    with Client(service.url, servable.name, _TIMEOUT_S) as client:
+    with Client(service.url, name, _TIMEOUT_S) as client:
         observation = observe(
             client,
             golden,

@@ -16,7 +16,7 @@ from airflow_model_deploy.engine.deployment.targets.host import (
 )
 from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.packaging import read_servable
-from airflow_model_deploy.engine.probing import Comparison, check_server, load_golden
+from airflow_model_deploy.engine.probing import Comparison, GoldenSet, check_server, load_golden
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,12 +26,18 @@ Root = Annotated[str, Field(min_length=1, description="folder of the host's serv
 
 def golden_check(url: str, release: Path) -> Comparison:
     """Ask a server the golden requests of an installed release."""
+    name, golden = released_golden(release)
+    return check_server(url, name, golden)
+
+
+def released_golden(release: Path) -> tuple[str, GoldenSet]:
+    """Return the name of a release's model and its golden requests; `release` is a bundle, installed or not."""
     servable = read_servable(release / "servable")
     if servable.golden is None:
         raise InputError(
             f"the release in {release} has no golden requests", wanted="golden.json", remedy="Build it anew."
         )
-    return check_server(url, servable.name, load_golden(servable.golden))
+    return servable.name, load_golden(servable.golden)
 
 
 def existing_service(root: Path, name: str) -> Service:
