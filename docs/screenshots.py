@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "tools"))
 
-from airflow_server import AirflowServer, free_port, running_airflow  # noqa: E402
-
 from airflow_model_deploy.engine.steps.service import stop_service  # noqa: E402
+from airflow_server import AirflowServer, free_port, running_airflow  # noqa: E402
 from demo import DAG_ID, collect, place_settings, write_report  # noqa: E402
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from airflow_server import REPOSITORY, AirflowServer, free_port, running_airflow, settings, stop
-
 from airflow_model_deploy.engine.steps.service import service_status, stop_service
+from airflow_server import REPOSITORY, AirflowServer, free_port, running_airflow, settings, stop
 
 if TYPE_CHECKING:
     from pathlib import Path

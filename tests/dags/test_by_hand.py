@@ -6,16 +6,15 @@ import shutil
 import sys
 
 import pytest
-from airflow_server import free_port
 
 from airflow_model_deploy.engine.steps.service import service_status, stop_service
+from airflow_server import free_port
 from tests.conftest import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "docs"))
 
-from screenshots import BROWSER_ARGUMENTS, VALUES, look_at_run, trigger_by_form, wait
-
 from demo import DAG_ID, STAGES, collect, write_report
+from screenshots import BROWSER_ARGUMENTS, VALUES, look_at_run, trigger_by_form, wait
 
 PURE = STAGES[:8]
 

@@ -7,10 +7,10 @@ import time
 
 import httpx
 import pytest
-from airflow_server import free_port
 
 from airflow_model_deploy.engine.steps.service import service_status, stop_service
 from airflow_model_deploy.engine.steps.verify import verify
+from airflow_server import free_port
 
 
 def finish(server, dag_id, run_id, *, within=240):

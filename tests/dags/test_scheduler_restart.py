@@ -11,9 +11,9 @@ import time
 
 import psutil
 import pytest
-from airflow_server import settings
 
 from airflow_model_deploy.engine.steps.verify import verify
+from airflow_server import settings
 
 
 def schedulers(home):
