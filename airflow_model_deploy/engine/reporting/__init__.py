@@ -1,4 +1,4 @@
-"""One run told on one page: stages, gates, what is served, and the verdict."""
+"""One run told on one page: stages, plan, gates, what is served, and the verdict."""
 
 from __future__ import annotations
 

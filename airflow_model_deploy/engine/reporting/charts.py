@@ -1,185 +1,172 @@
-"""The report's plots as inline SVG that takes its colours from the page; knows stages, no page."""
+"""The plots of what each stage did; knows stages, no page."""
 
 from __future__ import annotations
 
-import io
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.engine.reporting import wording
+from airflow_model_deploy.engine.reporting import sentences, wording
+from airflow_model_deploy.engine.reporting.drawing import (
+    ACCENT,
+    BAR,
+    GRID,
+    INK,
+    MUTED,
+    Chart,
+    name_rows,
+    new_figure,
+    settings,
+    to_svg,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-# Drawn in these, then renamed: the page decides what they are by day and by night.
-_COLOURS = {
-    "#010101": "var(--ink)",
-    "#020202": "var(--muted)",
-    "#030303": "var(--grid)",
-    "#040404": "var(--accent)",
-    "#050505": "var(--bar)",
-}
-_INK, _MUTED, _GRID, _ACCENT, _BAR = _COLOURS
-_WIDTH_IN = 5.0
+    Stages = Sequence[dict[str, Any]]
+
 _ROW_IN = 0.36
 
 
-@dataclass(frozen=True)
-class Chart:
-    """A plot: its title, one sentence below, and the SVG element."""
-
-    title: str
-    note: str
-    svg: str
-
-
-def draw_charts(report: dict[str, Any]) -> tuple[Chart, ...]:
-    """Draw what a report has figures for.
+def draw_stages(report: dict[str, Any]) -> tuple[Chart, ...]:
+    """Draw what the stages have figures for.
 
     Raises:
         ImportError: matplotlib isn't there.
     """
-    import matplotlib
-
-    # Text stays text, names are no formulas, and the ids in the file depend on nothing but the content.
-    settings: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "report",
-        "text.parse_math": False,
-        "font.size": 9.5,
-    }
-    with matplotlib.rc_context(settings):
+    with settings():
         stages = report["stages"]
         charts = (
             _size(stages),
-            _accuracy(stages),
-            _latency(stages),
+            _latency(stages, "model", "Latency of the model"),
+            _latency(stages, "request", "Latency of a request"),
             _throughput(report["compression"]),
+            _quality(stages, report["metric"]),
             _time(stages),
         )
     return tuple(chart for chart in charts if chart is not None)
 
 
-def _size(stages: Sequence[dict[str, Any]]) -> Chart | None:
-    rows = _known(stages, "size_bytes")
+def _size(stages: Stages) -> Chart | None:
+    rows = _with(stages, "size_bytes")
     if not rows:
         return None
-    figure, axes = _figure(len(rows))
-    _bars(axes, rows, wording.size, highlight=len(rows) - 1)
-    return Chart("Size", "The stored model after each stage.", _svg(figure))
+    texts = [
+        wording.size(row["size_bytes"]) + (" with its server" if row["size_of"] == "release" else "")
+        for row in rows
+    ]
+    models = [place for place, row in enumerate(rows) if row["size_of"] == "model"]
+    zipped = {place: row["compressed_bytes"] for place, row in enumerate(rows) if row["compressed_bytes"]}
+    for place, size in zipped.items():
+        texts[place] += f", {wording.size(size)} zipped"
+    room = 1.95 if zipped else 1.36 if len(models) == len(rows) else 1.7
+    return _bars(
+        "Size",
+        sentences.of_sizes(rows),
+        rows,
+        [row["size_bytes"] for row in rows],
+        texts,
+        highlight=models[-1] if models else None,
+        inner=zipped,
+        room=room,
+    )
 
 
-def _accuracy(stages: Sequence[dict[str, Any]]) -> Chart | None:
-    rows = _known(stages, "accuracy")
-    if not rows:
+def _quality(stages: Stages, metric: dict[str, Any] | None) -> Chart | None:
+    rows = [s for s in _with(stages, "quality") if metric and s["metric"] == metric["name"]]
+    if metric is None or not rows:
         return None
-    figure, axes = _figure(len(rows))
-    values, places = [value for _, value in rows], range(len(rows))
-    span = max(max(values) - min(values), 0.002)
-    left, right = min(values) - 0.12 * span, max(values) + 0.12 * span
+    name, values, places = metric["name"], [row["quality"] for row in rows], range(len(rows))
+    ends = [end for row in rows for end in row["quality_ci"] or ()]
+    low, high = min([*values, *ends]), max([*values, *ends])
+    span = max(high - low, 0.002 * max(1.0, abs(high)))
+    left, right = low - 0.12 * span, high + 0.12 * span
+    figure, axes = new_figure(_height(len(rows)))
     axes.set_xlim(
         left, right + 0.4 * span
     )  # room for a column of labels: beside its dot, one would hit the line
-    axes.hlines(places, left, right, colors=_GRID, linewidth=1)
-    axes.plot(values, places, color=_BAR, linewidth=1.6, zorder=2)
-    colours = [_BAR] * (len(rows) - 1) + [_ACCENT]
-    axes.scatter(values, places, s=46, color=colours, zorder=3)
-    for place, value in zip(places, values, strict=True):
-        _label(axes, right, place, wording.percent(value), offset=7)
-    _rows(axes, [name for name, _ in rows])
-    return Chart("Accuracy", "On held-out data. The axis is zoomed in; it doesn't start at 0.", _svg(figure))
+    axes.hlines(places, left, right, colors=GRID, linewidth=1)
+    axes.plot(values, places, color=BAR, linewidth=1.6, zorder=2)
+    for place, row in enumerate(rows):
+        if row["quality_ci"]:
+            axes.plot(row["quality_ci"], (place, place), color=MUTED, linewidth=3, alpha=0.55, zorder=2)
+    axes.scatter(values, places, s=46, color=[BAR] * (len(rows) - 1) + [ACCENT], zorder=3)
+    texts = [wording.quality(value, name) for value in values]
+    for place, text in enumerate(texts):
+        _label(axes, right, place, text, offset=7)
+    name_rows(axes, [row["stage"] for row in rows])
+    axes.set_xticks([])
+    title = wording.title(wording.words(name))
+    note = sentences.of_quality(rows, metric)
+    return Chart(title, note, to_svg(figure, _told(title, rows, texts)))
 
 
-def _latency(stages: Sequence[dict[str, Any]]) -> Chart | None:
-    rows = _known(stages, "latency_ms")
+def _latency(stages: Stages, kind: str, title: str) -> Chart | None:
+    rows = [stage for stage in _with(stages, "latency_ms") if stage["latency_of"] == kind]
     if not rows:
         return None
-    figure, axes = _figure(len(rows))
-    _bars(axes, rows, wording.milliseconds, highlight=len(rows) - 1)
-    note = (
-        "Before the test: the model alone, in CPU time. From the test on: a request to its server and back."
-    )
-    return Chart("Latency", note, _svg(figure))
+    values = [row["latency_ms"] for row in rows]
+    texts = [wording.milliseconds(value) for value in values]
+    return _bars(title, sentences.of_latency(kind), rows, values, texts, highlight=len(rows) - 1)
 
 
 def _throughput(compression: dict[str, Any]) -> Chart | None:
-    before, after = compression["baseline_throughput_per_s"], compression["throughput_per_s"]
+    before, after = (compression[when]["throughput_per_s"] for when in ("before", "after"))
     if before is None or after is None:
         return None
-    figure, axes = _figure(2)
-    _bars(axes, [("fp32 ONNX", before), ("deployed", after)], wording.rate, highlight=1)
-    return Chart(
-        "Throughput", "Samples per CPU second at batch 64, one thread, measured in turns.", _svg(figure)
-    )
+    note = "Samples per CPU second at batch 64, one thread, measured in turns: longer is better."
+    rows = [{"stage": "fp32 ONNX"}, {"stage": "deployed"}]
+    texts = [wording.rate(before), wording.rate(after)]
+    return _bars("Throughput", note, rows, [before, after], texts, highlight=1)
 
 
-def _time(stages: Sequence[dict[str, Any]]) -> Chart | None:
-    rows = _known(stages, "duration_s")
+def _time(stages: Stages) -> Chart | None:
+    rows = _with(stages, "duration_s")
     if not rows:
         return None
-    cached = {s["stage"] for s in stages if s["cached"]}
-    figure, axes = _figure(len(rows))
-    _bars(axes, rows, wording.seconds, hollow=cached)
-    note = "Wall clock of each stage." + (" Hollow bars came from the cache." if cached else "")
-    return Chart("Time", note, _svg(figure))
+    hollow = {place for place, row in enumerate(rows) if row["cached"]}
+    values = [row["duration_s"] for row in rows]
+    texts = [wording.seconds(value) for value in values]
+    return _bars("Time", sentences.of_times(rows), rows, values, texts, hollow=hollow)
 
 
-def _known(stages: Sequence[dict[str, Any]], key: str) -> list[tuple[str, float]]:
-    return [(str(s["stage"]), float(s[key])) for s in stages if s[key] is not None]
-
-
-def _figure(rows: float, panels: tuple[int, ...] = (1,)) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH_IN, _ROW_IN * rows + 0.12), layout="constrained")
-    return figure, figure.subplots(len(panels), height_ratios=panels)
+def _with(stages: Stages, key: str) -> list[dict[str, Any]]:
+    return [stage for stage in stages if stage[key] is not None]
 
 
 def _bars(
-    axes: Axes,
-    rows: Sequence[tuple[str, float]],
-    text: Callable[[float], str],
+    title: str,
+    note: str,
+    rows: Stages,
+    values: Sequence[float],
+    texts: Sequence[str],
     *,
     highlight: int | None = None,
-    hollow: frozenset[str] | set[str] = frozenset(),
-) -> None:
-    largest = max(value for _, value in rows) or 1.0
-    axes.set_xlim(0, largest * 1.36)  # room for the labels
-    for place, (name, value) in enumerate(rows):
-        colour = _ACCENT if place == highlight else _BAR
+    hollow: set[int] | None = None,
+    inner: dict[int, float] | None = None,
+    room: float = 1.36,
+) -> Chart:
+    figure, axes = new_figure(_height(len(rows)))
+    axes.set_xlim(0, (max(values) or 1.0) * room)  # the labels stand behind the bars
+    for place, (value, text) in enumerate(zip(values, texts, strict=True)):
+        colour = ACCENT if place == highlight else BAR
         bar = axes.barh(place, value, height=0.58, color=colour, edgecolor=colour, linewidth=1.2)
-        if name in hollow:
-            bar[0].set_fill(False)
-        _label(axes, value, place, text(value), offset=5)
-    _rows(axes, [name for name, _ in rows])
+        bar[0].set_fill(place not in (hollow or ()))
+        if inner and place in inner:
+            axes.barh(place + 0.22, inner[place], height=0.14, color=INK)
+        _label(axes, value, place, text, offset=5)
+    name_rows(axes, [row["stage"] for row in rows])
+    axes.set_xticks([])
+    return Chart(title, note, to_svg(figure, _told(title, rows, texts)))
+
+
+def _told(title: str, rows: Stages, texts: Sequence[str]) -> str:
+    return f"{title}: " + "; ".join(f"{row['stage']} {text}" for row, text in zip(rows, texts, strict=True))
+
+
+def _height(rows: int) -> float:
+    return _ROW_IN * rows + 0.12
 
 
 def _label(axes: Axes, value: float, place: int, text: str, *, offset: float) -> None:
-    axes.annotate(text, (value, place), (offset, 0), textcoords="offset points", va="center", color=_INK)
-
-
-def _rows(axes: Axes, names: Sequence[str]) -> None:
-    axes.set_ylim(len(names) - 0.45, -0.55)  # the first stage on top
-    axes.set_yticks(range(len(names)), names, color=_MUTED)
-    axes.tick_params(length=0)
-    axes.set_xticks([])
-    axes.set_frame_on(False)
-
-
-def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)  # several plots share a page; groups need no names
-    svg = re.sub(r'(<svg\b[^>]*?) width="[^"]*"', r"\1", svg, count=1)  # the page sets the width
-    svg = re.sub(r'(<svg\b[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    for drawn, named in _COLOURS.items():
-        svg = svg.replace(drawn, named)
-    return re.sub(r"\n\s*", "\n", svg)
+    axes.annotate(text, (value, place), (offset, 0), textcoords="offset points", va="center", color=INK)

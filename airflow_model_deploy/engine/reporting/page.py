@@ -6,8 +6,12 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.reporting import wording
-from airflow_model_deploy.engine.reporting.charts import Chart, draw_charts
+from airflow_model_deploy.engine.reporting import sentences, wording
+from airflow_model_deploy.engine.reporting.charts import draw_stages
+from airflow_model_deploy.engine.reporting.drawing import Chart, settings
+from airflow_model_deploy.engine.reporting.plan import KEPT
+from airflow_model_deploy.engine.reporting.sensitivity import draw_sensitivity
+from airflow_model_deploy.engine.reporting.tradeoff import draw_tradeoffs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,33 +32,54 @@ def write_html(report: dict[str, Any], path: Path) -> None:
             found=str(e),
             remedy="Install the extra: pip install 'airflow-model-deploy[report]'",
         ) from e
-    charts, missing = _charts(report)
+    stages, plans, missing = _charts(report)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = resources.files("airflow_model_deploy.engine.reporting") / "resources" / "report.html.j2"
     page = environment.from_string(source.read_text(encoding="utf-8")).render(
         report=report,
-        headlines=_headlines(report["compression"]),
-        # matplotlib escapes the names that it draws; everything else on the page is escaped here.
-        charts=[(chart.title, chart.note, Markup(chart.svg)) for chart in charts],  # noqa: S704
+        headlines=_headlines(report),
+        stage_charts=stages,
+        plan_charts=plans,
         missing=missing,
+        formats=_formats(report["plan"]),
+        # matplotlib escapes the names that it draws; everything else on the page is escaped here.
+        as_drawn=Markup,
         say=wording,
+        tell=sentences,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
 
 
-def _charts(report: dict[str, Any]) -> tuple[tuple[Chart, ...], str | None]:
+def _charts(report: dict[str, Any]) -> tuple[tuple[Chart, ...], tuple[Chart, ...], str | None]:
     try:
-        return draw_charts(report), None
+        return draw_stages(report), _plan_charts(report["plan"]), None
     except ImportError as e:
-        return (), f"No plots: matplotlib can't be imported ({e})."
+        return (), (), f"No plots: matplotlib can't be imported ({e})."
 
 
-def _headlines(compression: dict[str, Any]) -> list[tuple[str, str]]:
-    return [
-        wording.factor(compression["size_ratio"], "smaller", "larger"),
-        wording.factor(compression["speedup"], "faster", "slower"),
-        wording.points(compression["accuracy_drop_points"]),
-    ]
+def _plan_charts(plan: dict[str, Any] | None) -> tuple[Chart, ...]:
+    if plan is None:
+        return ()
+    with settings():
+        sensitivity = draw_sensitivity(plan)
+        return (*draw_tradeoffs(plan), *([sensitivity] if sensitivity else ()))
+
+
+def _formats(plan: dict[str, Any] | None) -> list[str]:
+    """The formats that layers were tried in, in the order of the plan."""
+    layers = plan["sensitivity"] if plan else []
+    return list(dict.fromkeys(name for layer in layers for name in layer["losses"] if name != KEPT))
+
+
+def _headlines(report: dict[str, Any]) -> list[tuple[str, str, bool]]:
+    """Figure, words, and whether it got worse."""
+    part, metric = report["compression"], report["metric"] or {}
+    size = wording.factor(part["size_ratio"], "smaller", "larger")
+    speed = wording.factor(part["speedup"], "faster", "slower")
+    lost = wording.lost(
+        part["drop"], metric.get("name"), higher_is_better=metric.get("higher_is_better", True)
+    )
+    return [(*size, size[1] == "larger"), (*speed, speed[1] == "slower"), (*lost, False)]

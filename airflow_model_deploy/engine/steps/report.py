@@ -3,40 +3,58 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine.artifacts import Reference
+from airflow_model_deploy.engine.errors import IntegrityError
+from airflow_model_deploy.engine.evaluation import drop_of
 from airflow_model_deploy.engine.models import cpu_fingerprint
 from airflow_model_deploy.engine.reporting import build_report, write_html
 from airflow_model_deploy.engine.steps.environment import versions
+from airflow_model_deploy.engine.steps.layout import PLAN
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping
+
+    from airflow_model_deploy.engine.artifacts import Store
+
+    Results = Mapping[str, Mapping[str, Any]]
 
 _TOOLS = ("torch", "torch-pruning", "onnx", "onnxruntime", "numpy", "apache-airflow")
-# The stages after which there is another file to deploy.
-_MAKES_FILES = ("train", "ingest", "prune", "quantize", "optimize", "build", "package")
-_GATE = ("name", "found", "wanted", "passed")
+# The stages after which there is no other file to deploy, and those that measure by requests to a server.
+_MAKES_NONE = ("test", "prepare", "deploy", "rollback", "monitor")
+_BY_REQUEST = ("test", "package", "deploy", "monitor")
+_GATE = ("name", "found", "wanted", "passed", "interval")
+# As the report names them -> as the test does.
+_COSTS = {
+    "compressed_bytes": "compressed_bytes",
+    "throughput_per_s": "throughput",
+    "cpu_ms": "cpu_ms_p50",
+    "latency_ms": "latency_ms",
+    "peak_memory_bytes": "peak_memory_bytes",
+}
+_COUNTED = ("compressed_bytes", "zero_fraction", "zeros_before", "zeros_after")
 
 
-def report_of_run(results: Mapping[str, Mapping[str, Any]], *, run_id: str) -> dict[str, Any]:
+def report_of_run(results: Results, *, run_id: str, plan: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Build the report from each stage's result (as a task returns it), in the order of the flow.
 
     The stages test_model, deploy_model and monitor_model must be among them.
+
+    Args:
+        results: by the stages' names.
+        run_id: which run this was.
+        plan: the compression plan in full (`plan_of_run` reads it); by default what a stage's result tells of it
+            under details["plan"], and no plan where none does.
     """
     test, deploy, monitor = (results[name] for name in ("test_model", "deploy_model", "monitor_model"))
-    quality, baseline = test["metrics"].get("quality"), test["details"].get("baseline_quality")
     golden = deploy["details"]["golden"]
-    cpu = cpu_fingerprint()
+    metrics = test["metrics"]
     return build_report(
         [_stage(name, result) for name, result in results.items()],
-        compression={
-            "size_ratio": test["metrics"]["size_ratio"],
-            "speedup": test["measurements"]["speedup"],
-            "throughput_per_s": test["measurements"]["throughput"],
-            "baseline_throughput_per_s": test["measurements"]["baseline_throughput"],
-            "accuracy_drop_points": _drop(test["metrics"], quality, baseline),
-        },
+        compression=_compression(test),
         served={
             "golden_requests": golden["total"],
             "matched": golden["matched"],
@@ -45,38 +63,121 @@ def report_of_run(results: Mapping[str, Mapping[str, Any]], *, run_id: str) -> d
             "url": deploy["details"]["url"],
         },
         verdict=monitor["details"]["verdict"],
-        gates=[{key: gate[key] for key in _GATE} for gate in test["details"]["gates"]],
-        environment={**versions(_TOOLS), "CPU": cpu.model, "CPU features": " ".join(cpu.flags)},
+        gates=[{key: gate.get(key) for key in _GATE} for gate in test["details"]["gates"]],
+        environment=_environment(results),
         model=test.get("name"),
         run_id=run_id,
+        metric=metrics.get("metric"),
+        higher_is_better=bool(metrics.get("higher_is_better", True)),
+        plan=_told(results.values()) if plan is None else plan,
     )
+
+
+def plan_of_run(results: Results, store: Store) -> dict[str, Any] | None:
+    """Read the full plan of a run's compression from the store, verified; None where no stage made one."""
+    for result in results.values():
+        if result.get("artifact") and (result.get("details") or {}).get("plan"):
+            with tempfile.TemporaryDirectory(prefix="model-deploy-plan-") as cache:
+                folder, _ = store.fetch(Reference.from_json(result["artifact"]), Path(cache))
+                return _read(folder / PLAN)
+    return None
 
 
 def write_run_report(report: Mapping[str, Any], folder: Path) -> None:
     """Write report.json and report.html."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
+    text = json.dumps(report, indent=2, allow_nan=False)
+    (folder / "report.json").write_text(text, encoding="utf-8")
     write_html(dict(report), folder / "report.html")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        raise IntegrityError(
+            "the stage that tells of a plan has none in its artifact",
+            found=str(error),
+            wanted=f"a {PLAN}",
+            remedy="Run the stage again.",
+        ) from error
+    return dict(value)
+
+
+def _told(results: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
+    plans = ((result.get("details") or {}).get("plan") for result in results)
+    return next((plan for plan in plans if isinstance(plan, dict)), None)
 
 
 def _stage(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
     metrics, measurements = result["metrics"], result["measurements"]
-    # An artifact's size counts what travels with the model; where the model's own is known, that is told.
-    size = metrics.get("model_bytes", metrics.get("bundle_bytes", result["size_bytes"]))
     digest, parent = (result.get("artifact") or {}).get("digest"), result.get("parent")
+    size, latency = _size(result), measurements.get("latency_ms")
     return {
         "stage": name,
         "digest": digest,
         "parent": parent if parent != digest else None,  # a stage may pass on what it was given
-        "size_bytes": size if result["step"] in _MAKES_FILES else None,
-        "accuracy": metrics.get("quality") if metrics.get("metric") == "accuracy" else None,
-        "latency_ms": measurements.get("latency_ms"),
+        "size_bytes": size,
+        "size_of": None if size is None else "release" if "bundle_bytes" in metrics else "model",
+        "metric": metrics.get("metric"),
+        "quality": metrics.get("quality"),
+        "quality_ci": metrics.get("quality_ci"),
+        "latency_ms": latency,
+        "latency_of": None if latency is None else "request" if result["step"] in _BY_REQUEST else "model",
+        **{key: _number(metrics.get(key)) for key in _COUNTED},
         "duration_s": result["duration_s"],
         "cached": result["cached"],
     }
 
 
-def _drop(metrics: Mapping[str, Any], quality: float | None, baseline: float | None) -> float | None:
-    if quality is None or baseline is None or metrics.get("metric") != "accuracy":
+def _size(result: Mapping[str, Any]) -> int | None:
+    """Return the model's own size; an artifact's counts what travels along, too."""
+    if result["step"] in _MAKES_NONE:
         return None
-    return (baseline - quality) * 100
+    metrics = result["metrics"]
+    size: int | None = metrics.get("model_bytes", metrics.get("bundle_bytes", result["size_bytes"]))
+    return size
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _compression(test: Mapping[str, Any]) -> dict[str, Any]:
+    metrics, measured, details = test["metrics"], test["measurements"], test["details"]
+    quality, baseline = metrics.get("quality"), details.get("baseline_quality")
+    drop = metrics.get("drop")
+    if drop is None and quality is not None and baseline is not None:
+        higher = bool(metrics.get("higher_is_better", True))
+        drop = drop_of(metrics["metric"], quality, baseline, higher_is_better=higher)
+    return {
+        "size_ratio": metrics["size_ratio"],
+        "speedup": measured["speedup"],
+        "baseline_quality": baseline,
+        "drop": drop,
+        **{key: metrics.get(key) for key in ("quality", "quality_ci", "drop_ci", "cosine", "agreement")},
+        "before": {
+            "size_bytes": details.get("baseline_bytes"),
+            **{key: measured.get(f"baseline_{name}") for key, name in _COSTS.items()},
+        },
+        "after": {
+            "size_bytes": details.get("model_bytes"),
+            **{key: measured.get(name, metrics.get(name)) for key, name in _COSTS.items()},
+        },
+    }
+
+
+def _environment(results: Results) -> dict[str, Any]:
+    """Return what the run was made with: as its test recorded it, else as it is here."""
+    cpu = cpu_fingerprint()
+    here = {
+        "versions": versions(_TOOLS),
+        "cpu": cpu.model,
+        "cpu_features": list(cpu.flags),
+        "cpus": cpu.logical_cpus,
+        "threads": next(
+            (r["details"]["threads"] for r in results.values() if (r.get("details") or {}).get("threads")),
+            None,
+        ),
+    }
+    return here | (results["test_model"]["details"].get("environment") or {})

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STAGES: list[dict[str, Any]] = [
-    {"stage": "train", "digest": "sha256:" + "1" * 64, "size_bytes": 1_060_000, "accuracy": 0.9806,
+    {"stage": "train", "digest": "sha256:" + "1" * 64, "size_bytes": 1_060_000, "quality": 0.9806,
      "latency_ms": 0.212, "duration_s": 41.2, "cached": True},
     {"stage": "quantize", "digest": "sha256:" + "2" * 64, "parent": "sha256:" + "1" * 64,
-     "size_bytes": 118_000, "accuracy": 0.9778, "latency_ms": 0.071, "duration_s": 6.3, "cached": False},
+     "size_bytes": 118_000, "quality": 0.9778, "latency_ms": 0.071, "duration_s": 6.3, "cached": False},
     {"stage": "deploy", "parent": "sha256:" + "2" * 64, "duration_s": 4.8},
 ]  # fmt: skip
 PARTS: dict[str, Any] = {
-    "compression": {"size_ratio": 8.98, "speedup": 2.99, "accuracy_drop_points": 0.28},
+    "compression": {"size_ratio": 8.98, "speedup": 2.99, "drop": 0.28},
+    "metric": "accuracy",
     "served": {
         "golden_requests": 16,
         "matched": 16,
@@ -62,7 +63,10 @@ def _page(tmp_path: Path, **changes: Any) -> _Page:
 def test_the_report_is_json_with_null_where_nothing_is_known() -> None:
     report = build_report(STAGES, **PARTS)
     assert json.loads(json.dumps(report)) == report
-    assert report["stages"][2]["accuracy"] is None
+    assert report["stages"][2]["quality"] is None
+    assert [stage["accuracy"] for stage in report["stages"]] == [0.9806, 0.9778, None]
+    assert report["compression"]["accuracy_drop_points"] == 0.28
+    assert report["plan"] is None
     assert report["verdict"]["status"] == "healthy"
 
 
@@ -73,6 +77,9 @@ def test_the_report_is_json_with_null_where_nothing_is_known() -> None:
         ([{"size_bytes": 3}], {}),
         ([{"stage": "a", "colour": 1}], {}),
         (STAGES, {"served": {"x": 1}}),
+        (STAGES, {"compression": {"before": {"colour": 1}}}),
+        (STAGES, {"plan": {"candidates": "many"}}),
+        (STAGES, {"plan": {"budget": {"max_drop": "1"}}}),
     ],
 )
 def test_what_the_page_would_not_show_is_refused(stages: list[Any], changes: dict[str, Any]) -> None:
@@ -109,7 +116,7 @@ def test_names_from_outside_are_text_not_markup(tmp_path: Path) -> None:
         model=evil,
         gates=[{"name": evil, "found": evil, "wanted": 1, "passed": False}],
         verdict={"status": "failing", "reasons": [evil]},
-        environment={evil: evil},
+        environment={"versions": {evil: evil}},
     )
     assert "script" not in page.tags
     assert page.text.count("alert(") >= 8
@@ -157,8 +164,29 @@ def test_a_run_that_failed_early_still_has_a_page(tmp_path: Path) -> None:
         (wording.factor(3.944, "smaller", "larger"), ("3.94×", "smaller")),
         (wording.factor(0.5, "faster", "slower"), ("2×", "slower")),
         (wording.factor(None, "faster", "slower"), ("–", "faster")),
-        (wording.points(-0.5), ("0.50", "points of accuracy gained")),
-        (wording.points(0.0), ("0.00", "points of accuracy lost")),
+        (wording.lost(-0.5, "accuracy"), ("0.50", "points of accuracy gained")),
+        (wording.lost(-1e-14, "accuracy"), ("0.00", "points of accuracy gained")),
+        (wording.lost(0.0, "accuracy"), ("0.00", "points of accuracy lost")),
+        (wording.lost(0.0021, "cosine"), ("0.0021", "points of cosine lost")),
+        (wording.lost(0.598, "perplexity", higher_is_better=False), ("0.598", "higher perplexity")),
+        (wording.lost(-2.0, "rmse", higher_is_better=False), ("2", "lower rmse")),
+        (wording.quality(0.99, "accuracy:logits"), "99.00 %"),
+        (wording.quality(0.99, "my_top5"), "99.00 %"),
+        (wording.quality(0.99834, "cosine"), "0.9983"),
+        (wording.quality(24.0118, "perplexity"), "24.01"),
+        (wording.quality(31234.5, "perplexity"), "31\N{NARROW NO-BREAK SPACE}234"),
+        (wording.quality(0.4, "sharpness"), "0.4"),
+        (wording.interval([0.982, 0.996], "accuracy"), "98.20 to 99.60 %"),
+        (wording.drop(1.0, "accuracy"), "1.00 point"),
+        (wording.gate("max_drop_from_champion(accuracy)", 0.5), "0.50 points"),
+        (wording.gate("min_value(cosine)", 0.99), "0.9900"),
+        (wording.gate("max_latency_ms", 1.5812), "1.58 ms"),
+        (wording.gate("max_memory_bytes", 78_000_000.0), "78 MB"),
+        (wording.gate("min_speedup", 2), "2×"),
+        (wording.gate("max_drop(accuracy)", None), "–"),
+        (wording.number(8.673e-05), "8.67·10⁻⁵"),
+        (wording.power_of_ten(1e-12), "10⁻¹²"),
+        (wording.shortened("/encoder/layer.0/query/MatMul", 15), "/encode…/MatMul"),
         (wording.size(999), "999 B"),
         (wording.size(4_210_000_000), "4.21 GB"),
         (wording.size(999_999), "1 MB"),
