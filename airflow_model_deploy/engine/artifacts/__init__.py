@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_model_deploy.engine.artifacts.canonical import canonical_json, digest_of, file_sha256
+from airflow_model_deploy.engine.artifacts.checkpoints import Checkpoint
 from airflow_model_deploy.engine.artifacts.files import check_relative, list_files, write_atomically
 from airflow_model_deploy.engine.artifacts.keys import step_key
 from airflow_model_deploy.engine.artifacts.manifest import Description, FileEntry, Manifest, StepRecord
@@ -11,6 +12,7 @@ from airflow_model_deploy.engine.artifacts.signature import Signature, TensorSpe
 from airflow_model_deploy.engine.artifacts.store import Store
 
 __all__ = [
+    "Checkpoint",
     "Description",
     "FileEntry",
     "Manifest",

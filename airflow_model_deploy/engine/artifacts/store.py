@@ -5,6 +5,7 @@ Layout below the store's URL:
     artifacts/sha256-<hex>/manifest.json   written last; makes the artifact exist
     cache/<step>/<key>.json         the result of a pure step
     choices/<name>-<key>.json       a choice made by measurement, pinned
+    checkpoints/<step>/<key>/…      how far an unfinished step got; gone once it has published
     runs/…/<id>.json                what one run of a step left for its runner
 """
 
@@ -159,6 +160,35 @@ class Store:
         """Write a small file; a reader sees all of it or none."""
         with _storing(self.url):
             self._write(f"{self._root}/{name}", json.dumps(value, indent=1, sort_keys=True).encode())
+
+    # -- single files beside the artifacts ------------------------------------------------------------------
+
+    def write_file(self, name: str, source: Path) -> None:
+        """Replace a file; a reader sees the old one or the new."""
+        target = f"{self._root}/{name}"
+        with _storing(self.url):
+            self._put(source, target, source.stat().st_size)
+            if self._local:
+                _sweep(Path(target).parent, set())
+
+    def local_file(self, name: str, scratch: Path) -> Path | None:
+        """Return where a file can be read on this machine, copied to `scratch` from elsewhere; None: there is none."""
+        path = f"{self._root}/{name}"
+        if self._size(path) is None:
+            return None
+        if self._local:
+            return Path(path)
+        target = scratch / Path(name).name
+        try:
+            self._fs.get_file(path, str(target))
+        except FileNotFoundError:  # removed since
+            return None
+        return target
+
+    def remove(self, name: str) -> None:
+        """Remove a file or a folder with all in it, where it is there."""
+        with _storing(self.url), suppress(FileNotFoundError, NotADirectoryError):
+            self._fs.rm(f"{self._root}/{name}", recursive=True)
 
     # -- below ----------------------------------------------------------------------------------------------
 

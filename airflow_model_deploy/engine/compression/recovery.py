@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine.artifacts import Checkpoint
 from airflow_model_deploy.engine.compression.masks import apply_masks
 from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.models import reproducible
@@ -52,6 +54,7 @@ def fit_in_place(
     epochs: int,
     seed: int,
     progress: Callable[..., Any] | None = None,
+    checkpoint: Checkpoint | None = None,
     **options: Any,
 ) -> Any:
     """Run `fit(model, inputs, targets, epochs=, seed=, progress=, **options)` under the masks, reproducibly.
@@ -65,6 +68,8 @@ def fit_in_place(
         epochs: at least 1.
         seed: of python, numpy and torch.
         progress: handed to `fit` as it is.
+        checkpoint: handed to `fit` where it has a parameter of that name: `checkpoint.load()` returns what the last
+            `checkpoint.save(state)` of a killed attempt was given, or None.
         options: further keyword arguments of `fit`.
 
     Returns:
@@ -74,6 +79,8 @@ def fit_in_place(
 
     if epochs < 1:
         raise InputError("epochs", found=epochs, wanted="at least 1")
+    if takes_checkpoint(fit):
+        options = {"checkpoint": checkpoint or Checkpoint(), **options}
     with reproducible(seed, torch.get_num_threads()), masked_training(model, masks):
         model.train()
         result = fit(model, inputs, targets, epochs=epochs, seed=seed, progress=progress, **options)
@@ -88,6 +95,14 @@ def fit_in_place(
             remedy="Train the given model; return None.",
         )
     return result
+
+
+def takes_checkpoint(fit: Callable[..., Any]) -> bool:
+    """Whether a training function has a parameter `checkpoint`."""
+    try:
+        return "checkpoint" in inspect.signature(fit).parameters
+    except (TypeError, ValueError):  # a callable without a signature
+        return False
 
 
 def _check_trained(model: nn.Module) -> None:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from airflow_model_deploy.engine.artifacts import Description, Manifest, Reference, Store
+from airflow_model_deploy.engine.artifacts import Checkpoint, Description, Manifest, Reference, Store
 from airflow_model_deploy.engine.errors import InputError
 
 SCHEMA_VERSION = 1
 CODE = "code"  # the parent by which a torch model names its factory's code
+OWN = "own"  # said of a factory that the step's spec names
 Status = Literal["succeeded", "failed"]
 
 
@@ -130,12 +131,15 @@ class StepOutput:
         folder: the folder to publish, with its description; None for steps that make nothing or pass one on.
         passed_on: an input that is the outcome unchanged.
         main: role of the input that counts as the artifact's parent.
+        factory: of a torch model: role of the input whose factory it has, OWN where the spec names it; None: that
+            of `main`, or the spec's own without one.
     """
 
     folder: Path | None = None
     description: Description | None = None
     passed_on: Reference | None = None
     main: str | None = None
+    factory: str | None = None
     measurements: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -208,6 +212,7 @@ class StepContext:
         run: runs another step on artifacts and returns its result (for shared intermediate artifacts).
         pinned: pinned(name, parts, compute) returns the choice made before for these parts on this kind of
             CPU, or computes it and stores it before returning it.
+        checkpoint: how far a killed attempt at the same work got; gone once the result is published.
     """
 
     store: Store
@@ -215,6 +220,7 @@ class StepContext:
     resolve: Callable[[str], Callable[..., Any]]
     run: Callable[[str, dict[str, Any], dict[str, Reference]], StepResult]
     pinned: Callable[[str, dict[str, Any], Callable[[], dict[str, Any]]], dict[str, Any]]
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
 
     def folder(self, name: str) -> Path:
         """Return a new folder in the scratch place."""

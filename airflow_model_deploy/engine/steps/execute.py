@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.artifacts import (
+    Checkpoint,
     Description,
     Reference,
     StepRecord,
@@ -33,6 +34,7 @@ from airflow_model_deploy.engine.models import (
 )
 from airflow_model_deploy.engine.steps.base import (
     CODE,
+    OWN,
     Inputs,
     Step,
     StepContext,
@@ -143,8 +145,11 @@ def _run(
     inputs = Inputs(store, references, scratch, lambda other: _use_code(store, other, scratch, first=False))
     tools = versions(step.libraries + _installed(store, code))
     key = _key(step, spec, references, code, tools) if step.pure else None
-    cache_name = f"cache/{step.name}/{key.removeprefix('sha256:')}.json" if key else None
+    place = f"{step.name}/{key.removeprefix('sha256:')}" if key else None
+    cache_name = f"cache/{place}.json" if place else None
+    checkpoint = Checkpoint(store, place, scratch=scratch)
     if cache_name and (hit := _hit(store, cache_name)):
+        checkpoint.remove()  # of an attempt that was killed between its publication and its end
         logger.info("%s: found %s", step.name, hit.artifact.digest if hit.artifact else "an earlier result")
         return as_hit(hit, duration_s=time.monotonic() - start)
     context = StepContext(
@@ -153,12 +158,14 @@ def _run(
         resolve=resolve,
         run=_nested(store, code),
         pinned=_pinned(store, tools),
+        checkpoint=checkpoint,
     )
     output = step.function(spec, inputs, context)
     result = _publish(step, spec, inputs, output, store, tools, code)
     result = replace(result, key=key, duration_s=time.monotonic() - start, peak_memory_bytes=_peak_memory())
     if cache_name:
         store.write_json(cache_name, result.to_json())
+        checkpoint.remove()
     return result
 
 
@@ -259,8 +266,9 @@ def _factory_code(inputs: Inputs, output: StepOutput, code: Reference | None) ->
     """Return the parent by which a torch model names its factory's code: that of its source, or the step's own."""
     if output.description is None or output.description.format != "torch":
         return {}
-    if output.main:
-        parents = inputs[output.main].manifest.description.parents
+    source = None if output.factory == OWN else output.factory or output.main
+    if source:
+        parents = inputs[source].manifest.description.parents
         return {CODE: parents[CODE]} if CODE in parents else {}
     return {CODE: code.digest} if code else {}
 

@@ -9,12 +9,11 @@ from typing import Annotated
 from pydantic import Field
 
 from airflow_model_deploy.engine.artifacts import Description
-from airflow_model_deploy.engine.compression import fit_in_place
 from airflow_model_deploy.engine.models import DataSource, UserFunction, build_model, load_data, reproducible
-from airflow_model_deploy.engine.progress import progress
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.fields import Dynamic, Metric, Name, Seed, Threads
 from airflow_model_deploy.engine.steps.quality import torch_quality
+from airflow_model_deploy.engine.steps.recovery import fit_with
 from airflow_model_deploy.engine.steps.spec import spec
 from airflow_model_deploy.engine.steps.torch_artifacts import write_torch
 
@@ -48,26 +47,16 @@ def train(spec: TrainSpec, inputs: Inputs, context: StepContext) -> StepOutput:
     with reproducible(spec.seed, spec.threads):
         model = build_model(context.resolve(spec.factory.path), spec.factory.options, spec.factory.path)
         logger.info("training %s on %d samples for %d epochs", spec.name, len(data), spec.epochs)
-        fit_in_place(
-            model,
-            context.resolve(spec.fit.path),
-            data.inputs,
-            data.targets,
-            masks={},
-            epochs=spec.epochs,
-            seed=spec.seed,
-            progress=progress,
-            **spec.fit.options,
-        )
+        told = fit_with(spec.fit, model, data, context, epochs=spec.epochs, seed=spec.seed, masks={})
     folder = context.folder("model")
     signature = write_torch(folder, model, factory=spec.factory, example=data.inputs, dynamic=spec.dynamic)
-    metrics = torch_quality(model, spec.data, spec.metric, context.resolve)
+    metrics = torch_quality(model, spec.data, spec.metric, context.resolve, original="itself")
     return StepOutput(
         folder=folder,
         description=Description(
             name=spec.name, kind="model", format="torch", signature=signature, metrics=metrics
         ),
-        details={"samples": len(data), "epochs": spec.epochs},
+        details={"samples": len(data), "epochs": spec.epochs, **told},
     )
 
 
