@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.operators.base import StepOperator
@@ -11,22 +12,33 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_model_deploy.config import ModelCode
+    from airflow_model_deploy.config import DistillationConfig, ModelCode
 
 
 class PruneModelOperator(StepOperator):
-    """Remove weights or whole channels, and let the author's training function recover the model.
+    """Remove weights, channels or neurons, and let the author's training function recover the model.
 
     :param model: the result of the task that made the model. (templated)
-    :param code: data, and the training function for the recovery; method ``none`` needs neither.
+    :param code: data, the training function for the recovery, and the loss for methods that take gradients;
+        method ``none`` needs none of them.
     :param name: chooses from a mapping of code. (templated)
-    :param method: ``channels``, ``magnitude-mean``, ``magnitude-ratio`` or ``none``. (templated)
-    :param ratio: share of channels or weights that goes, between 0 and 1. (templated)
-    :param scope: ``global`` or ``tensor``: over what weights are compared. (templated)
-    :param norm: ``l1`` or ``l2``: importance of a channel. (templated)
-    :param round_to: kept channels are a multiple of it. (templated)
+    :param method: ``channels``, ``ffn``, ``magnitude-mean``, ``magnitude-ratio``, ``gradient-mean``,
+        ``gradient-ratio``, ``taylor-mean``, ``taylor-ratio``, ``wanda-ratio`` or ``none``. (templated)
+    :param ratio: share of channels, neurons or weights that goes, between 0 and 1. (templated)
+    :param scope: ``global``, ``tensor``, ``row`` or a pattern such as ``2:4``: over what weights are compared.
+        (templated)
+    :param norm: ``l1``, ``l2`` or ``taylor``: importance of a channel or neuron. (templated)
+    :param round_to: kept channels or neurons are a multiple of it. (templated)
+    :param gradient_reduction: ``sum_of_abs`` or ``abs_of_sum``: a gradient over several batches. (templated)
+    :param score_samples: training samples that gradients or inputs are taken of. (templated)
+    :param score_batch_size: samples a batch when they are taken. (templated)
+    :param include: patterns of parameter names to prune. (templated)
     :param exclude: patterns of names to leave as they are. (templated)
     :param recovery_epochs: passes over the training data after pruning. (templated)
+    :param recovery_batch_size: samples a step of the recovery by a loss or a teacher. (templated)
+    :param recovery_learning_rate: its peak learning rate. (templated)
+    :param distillation: what the recovery learns from the unpruned model, in place of the training function; None:
+        nothing. (templated)
     :param seed: every random choice follows from it. (templated)
     :param threads: threads to recover with. (templated)
     """
@@ -44,8 +56,15 @@ class PruneModelOperator(StepOperator):
         scope: str | None = None,
         norm: str | None = None,
         round_to: int | str | None = None,
+        gradient_reduction: str | None = None,
+        score_samples: int | str | None = None,
+        score_batch_size: int | str | None = None,
+        include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
         recovery_epochs: int | str | None = None,
+        recovery_batch_size: int | str | None = None,
+        recovery_learning_rate: float | str | None = None,
+        distillation: DistillationConfig | None = None,
         seed: int | str | None = None,
         threads: int | str | None = None,
         **kwargs: Any,
@@ -56,13 +75,20 @@ class PruneModelOperator(StepOperator):
             "scope": scope,
             "norm": norm,
             "round_to": round_to,
+            "gradient_reduction": gradient_reduction,
+            "score_samples": score_samples,
+            "score_batch_size": score_batch_size,
+            "include": include,
             "exclude": exclude,
             "recovery_epochs": recovery_epochs,
+            "recovery_batch_size": recovery_batch_size,
+            "recovery_learning_rate": recovery_learning_rate,
+            "distillation": asdict(distillation) if distillation else None,
             "seed": seed,
             "threads": threads,
         }
         super().__init__(inputs={"model": model}, code=code, name=name, spec=spec, **kwargs)
 
     def code_spec(self, code: ModelCode, context: Context) -> dict[str, Any]:
-        """Add the training function."""
-        return super().code_spec(code, context) | {"fit": code.fit}
+        """Add the training function and the loss."""
+        return super().code_spec(code, context) | {"fit": code.fit, "loss": code.loss}

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.compression.forward import forward
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.models import Dimension, is_depthwise, width
+from airflow_model_deploy.engine.models import Dimension, is_depthwise, is_transposed_linear, width
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from torch import Tensor, nn
 
     from airflow_model_deploy.engine.compression.forward import Example
@@ -52,26 +54,60 @@ class ChannelGroup:
         import torch
 
         modules = dict(model.named_modules())
+
+        def values(module: str) -> Tensor | None:
+            weight = getattr(modules[module], "weight", None)
+            return None if weight is None else weight.detach().to("cpu", torch.float64).abs() ** power
+
+        return self._sums(modules, values)
+
+    def contributions(self, model: nn.Module, gradients: Mapping[str, Tensor]) -> Tensor:
+        """Sum of w * g over every weight and bias that belongs to a channel; shape [size], float64.
+
+        Args:
+            model: the model that the group was found in.
+            gradients: by parameter's name; a parameter without one counts nothing.
+        """
+        import torch
+
+        modules = dict(model.named_modules())
+
+        def products(module: str, field: str) -> Tensor | None:
+            parameter, gradient = getattr(modules[module], field, None), gradients.get(f"{module}.{field}")
+            if parameter is None or gradient is None:
+                return None
+            return parameter.detach().to("cpu", torch.float64) * gradient.to("cpu", torch.float64)
+
+        total = self._sums(modules, lambda module: products(module, "weight"))
+        for part in self.parts:
+            bias = products(part.module, "bias") if part.dimension == "out" else None
+            if bias is not None:
+                total.index_add_(0, torch.tensor(part.roots), bias[list(part.indices)])
+        return total
+
+    def _sums(self, modules: Mapping[str, nn.Module], values: Callable[[str], Tensor | None]) -> Tensor:
+        """Sum values in the shapes of the modules' weights by channel."""
+        import torch
+
         total = torch.zeros(self.size, dtype=torch.float64)
         for part in self.parts:
-            per_index = _norms(modules[part.module], part.dimension, power)
-            if per_index is not None:
+            found = values(part.module)
+            if found is not None:
+                per_index = _per_index(modules[part.module], part.dimension, found)
                 total.index_add_(0, torch.tensor(part.roots), per_index[list(part.indices)])
         return total
 
 
-def _norms(module: nn.Module, dimension: str, power: int) -> Tensor | None:
-    """Per index of the dimension, the sum of |w|**power."""
+def _per_index(module: nn.Module, dimension: str, values: Tensor) -> Tensor:
+    """Per index of the dimension, the sum of values that have the shape of the module's weight."""
     import torch
 
-    weight = getattr(module, "weight", None)
-    if weight is None:
-        return None
-    powers: Tensor = weight.detach().to("cpu", torch.float64).abs() ** power
+    if is_transposed_linear(module):
+        values = values.T
     if dimension == "out" or is_depthwise(module):
-        return powers.flatten(1).sum(1) if powers.dim() > 1 else powers
+        return values.flatten(1).sum(1) if values.dim() > 1 else values
     groups = int(getattr(module, "groups", 1))
-    return torch.cat([rows.transpose(0, 1).flatten(1).sum(1) for rows in powers.chunk(groups, 0)])
+    return torch.cat([rows.transpose(0, 1).flatten(1).sum(1) for rows in values.chunk(groups, 0)])
 
 
 def channel_groups(model: nn.Module, example_inputs: Example, kept_whole: set[str]) -> list[ChannelGroup]:
@@ -80,7 +116,7 @@ def channel_groups(model: nn.Module, example_inputs: Example, kept_whole: set[st
     for parameter in twin.parameters():
         parameter.requires_grad_(True)  # the tracer follows gradients, through frozen layers too
     names = {module: name for name, module in twin.named_modules()}
-    shared = _with_shared_weights(twin)
+    shared = with_shared_weights(twin)
     found = []
     for items, outputs in _trace(twin, example_inputs):
         group = _read_group(items, outputs, names)
@@ -158,7 +194,7 @@ def _has_no_channels(module: nn.Module) -> bool:
     return not list(module.parameters(recurse=False)) and not list(module.buffers(recurse=False))
 
 
-def _with_shared_weights(model: nn.Module) -> set[str]:
+def with_shared_weights(model: nn.Module) -> set[str]:
     """Modules whose parameters another module uses too; cutting one would tear them apart."""
     owners = [(name, id(p)) for name, m in model.named_modules() for p in m.parameters(recurse=False)]
     counts = Counter(identity for _, identity in owners)

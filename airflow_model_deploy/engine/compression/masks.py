@@ -67,6 +67,20 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
             parameter.masked_fill_(~mask.to(parameter.device), 0)
 
 
+def zero_masks(model: nn.Module) -> dict[str, Tensor]:
+    """Masks that drop what is zero now, for the weights of a model that hold zeros."""
+    masks = {name: weight.detach() != 0 for name, weight in layer_weights(model).items()}
+    return {name: mask for name, mask in masks.items() if not bool(mask.all())}
+
+
+def joined_masks(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Masks that drop whatever either of them drops."""
+    joined = dict(first)
+    for name, mask in second.items():
+        joined[name] = joined[name] & mask.to(joined[name].device) if name in joined else mask
+    return joined
+
+
 def zero_report(weights: nn.Module | Mapping[str, Tensor]) -> ZeroReport:
     """Count the zeros of these tensors; of a model, those of its Conv and Linear weights."""
     import torch

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.errors import InputError
+from airflow_model_deploy.engine.models import is_transposed_linear
 
 _OTHER_MATRICES = ("bias_k", "bias_v")  # attention's; biases by what they do, though not by their shape
 
@@ -60,18 +61,24 @@ def layer_weights(model: nn.Module) -> dict[str, nn.Parameter]:
 
     Embeddings are left out: a row that is small belongs to a rare word, not to an unimportant one.
     """
+    return {name: weight for name, (_, weight) in weight_owners(model).items()}
+
+
+def weight_owners(model: nn.Module) -> dict[str, tuple[nn.Module, nn.Parameter]]:
+    """The weights of `layer_weights`, each with the layer that it is found in first."""
     from torch import nn
 
     convolutions = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
     layers = (*convolutions, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
-    found: dict[str, nn.Parameter] = {}
+    found: dict[str, tuple[nn.Module, nn.Parameter]] = {}
     seen: set[int] = set()
     for module_name, module in model.named_modules():
-        if not isinstance(module, (*layers, nn.RNNBase, nn.MultiheadAttention)):
+        known = isinstance(module, (*layers, nn.RNNBase, nn.MultiheadAttention))
+        if not known and not is_transposed_linear(module):
             continue
         for name, weight in module.named_parameters(recurse=False):
             if name in _OTHER_MATRICES or weight.dim() < 2 or id(weight) in seen:
                 continue
             seen.add(id(weight))
-            found[f"{module_name}.{name}" if module_name else name] = weight
+            found[f"{module_name}.{name}" if module_name else name] = (module, weight)
     return found

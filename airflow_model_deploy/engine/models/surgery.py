@@ -114,11 +114,18 @@ def width(module: nn.Module, dimension: Dimension) -> int | None:
         return module.out_channels if dimension == "out" else module.in_channels
     if isinstance(module, nn.Linear):
         return module.out_features if dimension == "out" else module.in_features
+    if is_transposed_linear(module):
+        return int(module.nf if dimension == "out" else module.nx)  # type: ignore[arg-type]
     if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
         return module.num_features if dimension == "out" else None
     if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
         return module.normalized_shape[0] if dimension == "out" else None
     return None
+
+
+def is_transposed_linear(module: nn.Module) -> bool:
+    """True for the `Conv1D` of GPT models in transformers: a linear layer that keeps its weight as [in, out]."""
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf") and hasattr(module, "nx")
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -146,12 +153,9 @@ def _cut_module(module: nn.Module, cut: Cut) -> None:
     if isinstance(module, nn.Conv1d | nn.Conv2d):
         _cut_convolution(module, cut, name)
     elif isinstance(module, nn.Linear):
-        _slice(module, "weight", cut.kept, 0 if cut.dimension == "out" else 1)
-        if cut.dimension == "out":
-            _slice(module, "bias", cut.kept, 0)
-            module.out_features = len(cut.kept)
-        else:
-            module.in_features = len(cut.kept)
+        _cut_linear(module, cut, ("out_features", "in_features"))
+    elif is_transposed_linear(module):
+        _cut_linear(module, cut, ("nf", "nx"))
     else:
         for field in ("weight", "bias", "running_mean", "running_var"):
             _slice(module, field, cut.kept, 0)
@@ -159,6 +163,15 @@ def _cut_module(module: nn.Module, cut: Cut) -> None:
             module.normalized_shape = (len(cut.kept),)
         else:
             cast("nn.BatchNorm2d", module).num_features = len(cut.kept)
+
+
+def _cut_linear(module: nn.Module, cut: Cut, sizes: tuple[str, str]) -> None:
+    """Cut a weight [out, in], or [in, out] where the layer keeps it so."""
+    is_out = cut.dimension == "out"
+    _slice(module, "weight", cut.kept, 0 if is_out != is_transposed_linear(module) else 1)
+    if is_out:
+        _slice(module, "bias", cut.kept, 0)
+    setattr(module, sizes[0 if is_out else 1], len(cut.kept))
 
 
 def _cut_convolution(module: nn.Conv1d | nn.Conv2d, cut: Cut, name: str) -> None:

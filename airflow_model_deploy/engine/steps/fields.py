@@ -20,9 +20,17 @@ Name = Annotated[
 Metric = Annotated[
     str | UserFunction,
     Field(
-        description="'accuracy', 'mae', 'rmse', each with ':<output>' behind it where the model has several, or a"
-        " function of the author's: metric(outputs, targets) -> float, with an attribute higher_is_better = False"
-        " where less is better"
+        description="'accuracy', 'top5', 'mae', 'rmse', 'perplexity'; or 'cosine', 'agreement', 'retrieval', which"
+        " compare with the original model and need no targets; each with ':<output>' behind it where the model has"
+        " several; or a function of the author's: metric(outputs, targets) -> float, with an attribute"
+        " higher_is_better = False where less is better"
+    ),
+]
+Loss = Annotated[
+    str | UserFunction | None,
+    Field(
+        description="'cross_entropy', 'mse', 'l1', 'cosine', each with ':<output>' behind it where the model has"
+        " several, or a function of the author's: loss(outputs, targets) -> scalar tensor"
     ),
 ]
 Dynamic = Annotated[

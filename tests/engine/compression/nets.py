@@ -74,3 +74,73 @@ def build(name: str, seed: int = 0) -> tuple[nn.Module, torch.Tensor]:
         for _ in range(3):
             model(torch.randn(8, *EXAMPLES[name][1:]))
     return model.eval(), example
+
+
+class Conv1D(nn.Module):
+    """As transformers has it for GPT: a linear layer whose weight is [in, out]."""
+
+    def __init__(self, nf: int, nx: int) -> None:
+        super().__init__()
+        self.nf, self.nx = nf, nx
+        self.weight, self.bias = nn.Parameter(0.1 * torch.randn(nx, nf)), nn.Parameter(0.1 * torch.randn(nf))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.weight + self.bias
+
+
+class BertBlock(nn.Module):
+    def __init__(self, width: int = 16, inner: int = 128) -> None:
+        super().__init__()
+        self.intermediate, self.output = nn.Module(), nn.Module()
+        self.intermediate.dense, self.output.dense = nn.Linear(width, inner), nn.Linear(inner, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.output.dense(nn.functional.gelu(self.intermediate.dense(x)))
+
+
+class LlamaBlock(nn.Module):
+    def __init__(self, width: int = 16, inner: int = 128) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj = (nn.Linear(width, inner, bias=False) for _ in range(2))
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.down_proj(nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class GptBlock(nn.Module):
+    def __init__(self, width: int = 16, inner: int = 128) -> None:
+        super().__init__()
+        self.c_fc, self.c_proj = Conv1D(inner, width), Conv1D(width, inner)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.c_proj(nn.functional.gelu(self.c_fc(x)))
+
+
+class Fc1Block(nn.Module):
+    def __init__(self, width: int = 16, inner: int = 128) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, inner), nn.Linear(inner, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.fc2(torch.relu(self.fc1(x)))
+
+
+BLOCKS = {"bert": BertBlock, "llama": LlamaBlock, "gpt": GptBlock, "fc1": Fc1Block}
+
+
+class Stack(nn.Module):
+    """Some blocks, or torch's own encoder layers, behind each other, with a head."""
+
+    def __init__(self, kind: str, inner: int = 128, layers: int = 2) -> None:
+        super().__init__()
+        if kind == "torch":
+            made = [nn.TransformerEncoderLayer(16, 4, inner, batch_first=True) for _ in range(layers)]
+        else:
+            made = [BLOCKS[kind](16, inner) for _ in range(layers)]
+        self.layers, self.head = nn.ModuleList(made), nn.Linear(16, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        return self.head(x.mean(1))

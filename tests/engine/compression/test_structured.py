@@ -141,7 +141,8 @@ def test_the_given_model_is_left_alone() -> None:
     [
         ({"ratio": 0.0}, "between 0 and 1"),
         ({"round_to": 0}, "at least 1"),
-        ({"criterion": "taylor"}, "l1 or l2"),
+        ({"criterion": "hessian"}, "l1, l2 or taylor"),
+        ({"criterion": "taylor"}, "no gradients"),
         ({"round_to": 64}, "nothing to cut"),
         ({"exclude": ["conv1", "conv2"]}, "nothing to cut"),
         ({"exclude": ["convx*"]}, "no match"),

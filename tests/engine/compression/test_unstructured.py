@@ -13,6 +13,7 @@ from airflow_model_deploy.engine.compression import (
     apply_masks,
     magnitude_masks,
     prunable_weights,
+    score_masks,
     zero_fraction,
     zero_report,
 )
@@ -22,10 +23,10 @@ from tests.engine.compression.nets import build, mlp
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
-def exact_mean_rule(values: list[float]) -> list[bool]:
-    """Kept or not, by the formula in rational arithmetic: |w_i| < (1/n) sum |w| goes."""
+def exact_mean_rule(values: list[float], epsilon: float = 2.0**-23) -> list[bool]:
+    """Kept or not, in rational arithmetic: |w_i| < (1/n) sum |w| goes, but for the machine epsilon."""
     mean = sum(abs(Fraction(v)) for v in values) / len(values)
-    return [abs(Fraction(v)) >= mean for v in values]
+    return [abs(Fraction(v)) >= mean * (1 - Fraction(epsilon)) for v in values]
 
 
 def test_worked_case() -> None:
@@ -42,7 +43,9 @@ def test_worked_case() -> None:
 def test_mean_rule_is_exact_in_every_type(values: list[float], dtype: torch.dtype) -> None:
     weight = torch.tensor(values, dtype=torch.float64).to(dtype)
     mask = magnitude_masks({"w": weight}, criterion="mean")["w"]
-    assert mask.tolist() == exact_mean_rule(weight.double().tolist())
+    assert mask.tolist() == exact_mean_rule(
+        weight.double().tolist(), torch.finfo(dtype).eps if dtype == torch.float64 else 2.0**-23
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -52,6 +55,43 @@ def test_equal_values_equal_the_mean_and_stay(value: float, count: int) -> None:
         [(-1.0) ** i for i in range(count)]
     )
     assert magnitude_masks({"w": weight}, criterion="mean")["w"].all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_decimal_equal_to_the_mean_of_decimals_stays_however_it_is_stored(dtype: torch.dtype) -> None:
+    """The sum of |g| is 1.5 and the threshold 0.15; the doubles' own mean lies above the double nearest to 0.15."""
+    g = [0.2, 0.05, 0.3, 0.1, 0.15, 0.05, 0.2, 0.1, 0.3, 0.05]
+    mask = score_masks({"g": torch.tensor(g, dtype=torch.float64).to(dtype)}, rule="mean")["g"]
+    assert [i for i, kept in enumerate(mask.tolist()) if not kept] == [1, 3, 5, 7, 9]
+    assert mask[4]  # 0.15 itself
+    assert sum(Fraction(v) for v in g) / 10 > Fraction(0.15)
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.lists(st.integers(0, 9999), min_size=1, max_size=30),
+    st.integers(0, 9999),
+    st.sampled_from([10, 100, 1000]),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_stored_numbers_decide_as_the_decimals_that_they_stand_for(
+    digits: list[int], tie: int, unit: int, dtype: torch.dtype
+) -> None:
+    """`tie` is the mean of all of them, where a last number can make it so; the reference counts in decimals."""
+    last = tie * (len(digits) + 2) - sum(digits) - tie
+    decimals = [Fraction(d, unit) for d in (tie, *digits, *([last] if last >= 0 else []))]
+    mean = sum(decimals) / len(decimals)
+    weight = torch.tensor([float(d) for d in decimals], dtype=torch.float64).to(dtype)
+    mask = score_masks({"w": weight}, rule="mean")["w"]
+    assert mask.tolist() == [d >= mean for d in decimals]
+
+
+def test_what_differs_by_more_than_a_rounding_error_is_told_apart() -> None:
+    below = torch.tensor([1 - 4 * 2.0**-24, 1.0 + 4 * 2.0**-24, *[1.0] * 30])
+    assert score_masks({"w": below}, rule="mean")["w"].tolist() == [False, *[True] * 31]
+    nearly = torch.tensor([2.0, 1e-9, 1.0])  # the mean is 1 + 3e-10: no float32 can say so
+    assert score_masks({"w": nearly}, rule="mean")["w"].tolist() == [True, False, True]
+    assert not score_masks({"w": nearly.double()}, rule="mean")["w"][2]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -65,7 +105,7 @@ def test_a_value_equal_to_the_mean_of_many_stays(dtype: torch.dtype) -> None:
 def test_subnormals_and_huge_values_together() -> None:
     values = [5e-324, 1e-310, 1.0, 1e300, 1.7e308, 1.7e308, 0.0]
     mask = magnitude_masks({"w": torch.tensor(values, dtype=torch.float64)}, criterion="mean")["w"]
-    assert mask.tolist() == exact_mean_rule(values)
+    assert mask.tolist() == exact_mean_rule(values, 2.0**-52)
 
 
 def test_many_weights_match_a_reference_sum() -> None:
@@ -127,6 +167,11 @@ def test_weights_that_are_not_finite_are_refused_by_name(bad: float) -> None:
     [
         ({"criterion": "median"}, "mean or ratio"),
         ({"criterion": "mean", "scope": "layer"}, "global or tensor"),
+        ({"criterion": "mean", "scope": "row"}, "global or tensor"),
+        ({"criterion": "mean", "scope": "2:4"}, "global or tensor"),
+        ({"criterion": "ratio", "scope": "layer", "ratio": 0.5}, "row, or a pattern"),
+        ({"criterion": "ratio", "scope": "4:4"}, "0 < N < M"),
+        ({"criterion": "ratio", "scope": "1:4"}, "at least 4"),
         ({"criterion": "ratio"}, "between 0 and 1"),
         ({"criterion": "ratio", "ratio": 1.0}, "between 0 and 1"),
     ],
