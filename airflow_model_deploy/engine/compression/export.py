@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import os
 import warnings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _LARGEST = 1_500_000_000  # bytes; protobuf itself ends at 2 GB
 _TOLERANCE = 1e-3
+_INTERIM = "model_deploy_output_"
 _LOUD = ("torch", "torch.onnx", "torch.export", "torch.fx", "torch._dynamo", "onnxscript", "onnx_ir")
 _FORWARD_ERRORS = (RuntimeError, TypeError, ValueError, LookupError, AttributeError)
 
@@ -183,7 +185,7 @@ def _export(
                 () if named else tuple(example.values()),
                 kwargs=example if named else None,
                 input_names=list(example),
-                output_names=outputs,
+                output_names=[f"{_INTERIM}{place}" for place in range(len(outputs))],
                 dynamic_shapes=shapes if named else in_order,
                 opset_version=opset,
                 dynamo=True,
@@ -192,7 +194,7 @@ def _export(
             )
             if program is None:
                 raise InputError("export to ONNX", found="no program", wanted="an ONNX program")
-            proto: ModelProto = program.model_proto
+            proto: ModelProto = _with_output_names(program.model_proto, outputs)
     except (torch.onnx.OnnxExporterError, *_FORWARD_ERRORS) as error:
         raise InputError(
             f"export of {type(model).__name__} to ONNX",
@@ -201,6 +203,25 @@ def _export(
             + (" with any size of what may vary" if shapes else ""),
             remedy="Take Python branches on tensor values, and fixed sizes of what may vary, out of forward.",
         ) from error
+    return proto
+
+
+def _with_output_names(proto: ModelProto, outputs: list[str]) -> ModelProto:
+    """Name the outputs, in place. The exporter itself would not mind a value inside that has such a name already.
+
+    Values are named after torch's operators, so "embedding" is taken in every model with an embedding.
+    """
+    names = {f"{_INTERIM}{place}": name for place, name in enumerate(outputs)}
+    taken = {value for node in proto.graph.node for value in node.output} - set(names)
+    taken |= {tensor.name for tensor in proto.graph.initializer}
+    for name in taken & set(outputs):
+        count = next(i for i in itertools.count(1) if f"{name}_{i}" not in taken)
+        names[name] = f"{name}_{count}"
+    for node in proto.graph.node:
+        node.input[:] = [names.get(value, value) for value in node.input]
+        node.output[:] = [names.get(value, value) for value in node.output]
+    for item in (*proto.graph.output, *proto.graph.value_info, *proto.graph.initializer):
+        item.name = names.get(item.name, item.name)
     return proto
 
 

@@ -14,6 +14,7 @@ _DEFAULTS: dict[str, Any] = {
     "graph_optimization_level": "all",
     "disabled_optimizers": [],
     "allow_spinning": False,
+    "denormals_as_zero": True,
 }
 
 
@@ -35,8 +36,7 @@ def checked_session(session: dict[str, Any]) -> dict[str, Any]:
     names = full["disabled_optimizers"]
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         raise InputError("session option disabled_optimizers", found=names, wanted="a list of names")
-    if type(full["allow_spinning"]) is not bool:
-        raise InputError(
-            "session option allow_spinning", found=full["allow_spinning"], wanted="true or false"
-        )
+    for key in ("allow_spinning", "denormals_as_zero"):
+        if type(full[key]) is not bool:
+            raise InputError(f"session option {key}", found=full[key], wanted="true or false")
     return full

@@ -51,6 +51,7 @@ class SessionSettings:
     graph_optimization_level: str
     disabled_optimizers: tuple[str, ...]
     allow_spinning: bool
+    denormals_as_zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,7 @@ def _session(record: dict[str, Any]) -> SessionSettings:
         graph_optimization_level=level,
         disabled_optimizers=tuple(disabled),
         allow_spinning=_get(record, "allow_spinning", bool, "session."),
+        denormals_as_zero=_get({"denormals_as_zero": False, **record}, "denormals_as_zero", bool, "session."),
     )
 
 

@@ -95,6 +95,8 @@ def open_session(servable: Servable, threads: int | None = None) -> Session:
     spinning = "1" if settings.allow_spinning else "0"
     options.add_session_config_entry("session.intra_op.allow_spinning", spinning)
     options.add_session_config_entry("session.inter_op.allow_spinning", spinning)
+    # Threads that are started later inherit it from the one that loads the model.
+    options.add_session_config_entry("session.set_denormal_as_zero", str(int(settings.denormals_as_zero)))
     try:
         runtime = ort.InferenceSession(
             str(servable.model),

@@ -198,7 +198,7 @@ def test_settings_reach_the_session_and_survive_json(tmp_path: Path) -> None:
     assert SessionSettings.from_json(block) == settings
     assert set(block) == {
         "intra_op_threads", "inter_op_threads", "graph_optimization_level", "disabled_optimizers",
-        "allow_spinning",
+        "allow_spinning", "denormals_as_zero",
     }  # fmt: skip
     options = create_session(write(tmp_path / "m.onnx"), settings).get_session_options()
     assert options.intra_op_num_threads == 2
