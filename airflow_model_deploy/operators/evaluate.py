@@ -64,4 +64,5 @@ class EvaluateModelOperator(StepOperator):
 
     def full_spec(self, context: Context) -> dict[str, Any]:
         """Add the gates that are not set: to the step, an absent one means its default."""
-        return dict.fromkeys(self.spec) | super().full_spec(context)
+        gates = [name for name in self.spec if name != "confident"]  # no gate of its own
+        return dict.fromkeys(gates) | super().full_spec(context)

@@ -15,12 +15,15 @@ if TYPE_CHECKING:
 
 
 class IngestModelOperator(StepOperator):
-    """Make an artifact of weights with their factory, of an ONNX file, or check one that exists.
+    """Make an artifact of weights with their factory, of a Hugging Face folder or an ONNX file, or check one.
 
-    :param source: a .safetensors, .pt, .pth (state dicts) or .onnx file, or an artifact's URI. (templated)
+    :param source: a .safetensors, .pt, .pth (state dicts) or .onnx file, the folder of a transformers model with
+        safetensors, or an artifact's URI. (templated)
     :param name: the model's name. (templated)
     :param sha256: what the file must hash to. (templated)
-    :param code: factory and data; an ONNX file needs none, its data only for measuring.
+    :param task: what a transformers folder is taken for: "auto", "embedding", "classification", "base" or
+        "causal-lm". (templated)
+    :param code: factory and data; a transformers folder or an ONNX file needs no factory, its data only measures.
     """
 
     step = "ingest"
@@ -31,10 +34,12 @@ class IngestModelOperator(StepOperator):
         source: str,
         name: str,
         sha256: str | None = None,
+        task: str | None = None,
         code: ModelCode | Mapping[str, ModelCode] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(code=code, name=name, spec={"source": source, "sha256": sha256}, **kwargs)
+        spec = {"source": source, "sha256": sha256, "task": task}
+        super().__init__(code=code, name=name, spec=spec, **kwargs)
 
     def full_spec(self, context: Context) -> dict[str, Any]:
         """Add the model's name."""

@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from airflow_model_deploy.engine.errors import InputError
+from airflow_model_deploy.engine.evaluation.metrics import drop_of, higher_is_better, in_points
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 GateKind = Literal[
-    "max_drop", "min_value", "max_value", "max_latency_ms", "max_size_bytes", "min_size_ratio", "min_speedup",
-    "max_memory_bytes",
+    "max_drop", "min_value", "max_value", "max_latency_ms", "max_size_bytes", "max_compressed_bytes",
+    "min_size_ratio", "min_speedup", "max_memory_bytes",
 ]  # fmt: skip
 
 _OF_METRIC = ("max_drop", "min_value", "max_value")
@@ -21,6 +22,7 @@ _OF_METRIC = ("max_drop", "min_value", "max_value")
 _READS = {
     "max_latency_ms": ("latency_ms", "latency", "ms"),
     "max_size_bytes": ("size_bytes", "size", "bytes"),
+    "max_compressed_bytes": ("compressed_bytes", "compressed size", "bytes"),
     "min_size_ratio": ("size_ratio", "size of the original / size", "x"),
     "min_speedup": ("speedup", "speed-up", "x"),
     "max_memory_bytes": ("memory_bytes", "peak memory", "bytes"),
@@ -32,14 +34,17 @@ class Gate:
     """One condition that a model must meet.
 
     Args:
-        kind: max_drop: the metric may be at most `limit` worse than "<against>.<metric>"; accuracy in
-            percentage points, other metrics in their own unit. min_value, max_value: of the metric. The other
-            kinds read latency_ms, size_bytes, size_ratio, speedup and memory_bytes.
+        kind: max_drop: the metric may be at most `limit` worse than "<against>.<metric>"; a share (accuracy,
+            top5, cosine, agreement, retrieval) in percentage points, other metrics in their own unit. min_value,
+            max_value: of the metric. The other kinds read latency_ms, size_bytes, compressed_bytes, size_ratio,
+            speedup and memory_bytes.
         limit: the last value that passes.
         metric: for max_drop, min_value and max_value: its name.
-        higher_is_better: of the metric; matters to max_drop. By default false for mae and rmse, else true.
+        higher_is_better: of the metric; matters to max_drop. By default as its name says; of others, true.
         against: whose metric max_drop compares with: "baseline", the model before compression, or "champion", the
             one that serves now.
+        confident: a gate on a metric must hold at the worse end of the 95 % interval, not just for the figure
+            that the test samples gave.
     """
 
     kind: GateKind
@@ -47,6 +52,7 @@ class Gate:
     metric: str | None = None
     higher_is_better: bool | None = None
     against: Literal["baseline", "champion"] = "baseline"
+    confident: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(GateKind):
@@ -75,45 +81,83 @@ class Gate:
 
 @dataclass(frozen=True)
 class GateResult:
-    """A gate's verdict; `found` is None where the measurement is missing."""
+    """A gate's verdict; `found` is None where the measurement is missing, `interval` where there is none."""
 
     name: str
     found: float | None
     wanted: float
     passed: bool
     sentence: str
+    interval: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The same as JSON values; what is not finite is null."""
         found = self.found if self.found is not None and math.isfinite(self.found) else None
-        return {**asdict(self), "found": found}
+        return {**asdict(self), "found": found, "interval": list(self.interval) if self.interval else None}
 
 
-def check_gates(gates: Iterable[Gate], measured: Mapping[str, float | None]) -> tuple[GateResult, ...]:
+def check_gates(
+    gates: Iterable[Gate],
+    measured: Mapping[str, float | None],
+    intervals: Mapping[str, tuple[float, float] | None] | None = None,
+    *,
+    samples: int | None = None,
+) -> tuple[GateResult, ...]:
     """Judge every gate; a missing measurement or a NaN never passes.
 
     Args:
         gates: in the order of the report.
         measured: metrics by name, "baseline.<metric>", "champion.<metric>", latency_ms, size_bytes,
-            size_ratio, speedup, memory_bytes.
+            compressed_bytes, size_ratio, speedup, memory_bytes.
+        intervals: 95 % intervals: of a metric by its name, of the drop from the baseline or the champion by
+            "baseline.<metric>" and "champion.<metric>", in the unit that the gate's limit has.
+        samples: how many the metrics were measured on.
     """
-    return tuple(_check(gate, measured) for gate in gates)
+    return tuple(_check(gate, measured, intervals or {}, samples) for gate in gates)
 
 
-def _check(gate: Gate, measured: Mapping[str, float | None]) -> GateResult:
+def _check(
+    gate: Gate,
+    measured: Mapping[str, float | None],
+    intervals: Mapping[str, tuple[float, float] | None],
+    samples: int | None,
+) -> GateResult:
     found, missing, label, unit = _found(gate, measured)
     if found is None:
         sentence = f"{gate.name} failed: {missing} was not measured"
         return GateResult(gate.name, None, gate.limit, False, sentence)
+    interval = intervals.get(_interval_key(gate)) if gate.metric else None
+    at_least = gate.kind.startswith("min_")
+    judged = found
+    if gate.metric and gate.confident:
+        if interval is None:
+            sentence = f"{gate.name} failed: no 95 % interval of {gate.metric} is known, and the gate wants its bound"
+            return GateResult(gate.name, found, gate.limit, False, sentence)
+        judged = interval[0] if at_least else interval[1]
     # Decimal limits must hold at the boundary: 0.95 - 0.94 is 0.010000000000000009.
     slack = 1e-9 * max(1.0, abs(gate.limit))
-    at_least = gate.kind.startswith("min_")
-    passed = found >= gate.limit - slack if at_least else found <= gate.limit + slack
+    passed = judged >= gate.limit - slack if at_least else judged <= gate.limit + slack
     bound = "at least" if at_least else "at most"
     verdict = "passed" if passed else "failed"
-    wanted = f"{bound} {_number(gate.limit)}{unit}"
-    sentence = f"{gate.name} {verdict}: {label} is {_number(found)}{unit}, wanted {wanted}"
-    return GateResult(gate.name, found, gate.limit, passed, sentence)
+    digits = next((n for n in (4, 6, 9) if passed or _number(judged, n) != _number(gate.limit, n)), 12)
+    wanted = f"{bound} {_number(gate.limit, digits)}{unit}"
+    if gate.metric and gate.confident:
+        wanted += f" at the {'lower' if at_least else 'upper'} bound"
+    told = f"{_number(found, digits)}{unit}{_told(interval, samples)}"
+    sentence = f"{gate.name} {verdict}: {label} is {told}, wanted {wanted}"
+    return GateResult(gate.name, found, gate.limit, passed, sentence, interval)
+
+
+def _interval_key(gate: Gate) -> str:
+    return f"{gate.against}.{gate.metric}" if gate.kind == "max_drop" else str(gate.metric)
+
+
+def _told(interval: tuple[float, float] | None, samples: int | None) -> str:
+    """As in "0.4 points (95 % interval -0.2 to 1, 500 samples)"."""
+    if interval is None:
+        return ""
+    low, high = (f"{value:.4g}" for value in interval)
+    return f" (95 % interval {low} to {high}{f', {samples} samples' if samples else ''})"
 
 
 def _found(gate: Gate, measured: Mapping[str, float | None]) -> tuple[float | None, str, str, str]:
@@ -128,12 +172,11 @@ def _found(gate: Gate, measured: Mapping[str, float | None]) -> tuple[float | No
     baseline = measured.get(key)
     if value is None or baseline is None:
         return None, gate.metric if value is None else key, gate.metric, ""
-    kind = gate.metric.partition(":")[0]
-    higher = kind not in ("mae", "rmse") if gate.higher_is_better is None else gate.higher_is_better
-    drop = baseline - value if higher else value - baseline
+    higher = higher_is_better(gate.metric) if gate.higher_is_better is None else gate.higher_is_better
+    drop = drop_of(gate.metric, value, baseline, higher_is_better=higher)
     label = f"loss of {gate.metric}, from {_number(baseline)} to {_number(value)},"
-    return (drop * 100, key, label, " points") if kind == "accuracy" else (drop, key, label, "")
+    return drop, key, label, " points" if in_points(gate.metric) else ""
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+def _number(value: float, digits: int = 4) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.{digits}g}"

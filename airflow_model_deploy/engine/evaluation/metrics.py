@@ -1,19 +1,26 @@
-"""Scores a model's answers against targets; by name, or by the user's own function."""
+"""Scores a model's answers against targets, or against the original model's; by name, or by the user's function."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_model_deploy.engine.errors import InputError
+from airflow_model_deploy.engine.evaluation import samplewise
+from airflow_model_deploy.engine.evaluation.samplewise import pick
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     import numpy as np
 
-    MetricFunction = Callable[..., float]  # (outputs by name, targets, **options)
-    Targets = np.ndarray | Mapping[str, np.ndarray]
+    from airflow_model_deploy.engine.evaluation.samplewise import Scores, Wanted
+
+    MetricFunction = Callable[..., float]  # (outputs by name, targets or the original's outputs, **options)
+    SampleFunction = Callable[..., Scores]
+
+Against = Literal["targets", "original"]
 
 
 @dataclass(frozen=True)
@@ -22,17 +29,24 @@ class Metric:
 
     Args:
         name: as reports and gates call it.
-        function: (outputs by name, targets) -> score.
+        function: (outputs by name, what they are held against) -> score.
         higher_is_better: which way is good.
+        against: "targets", or "original": the original model's outputs for the same samples. The original itself
+            scores 1 then.
+        scores: the same per sample, from which intervals are computed; None where it is no mean over samples.
+        resamples: without `scores`: how many bootstrap samples an interval takes; 0: no interval.
     """
 
     name: str
     function: MetricFunction
     higher_is_better: bool = True
+    against: Against = "targets"
+    scores: SampleFunction | None = None
+    resamples: int = 0
 
-    def __call__(self, outputs: Mapping[str, np.ndarray], targets: Targets, **options: Any) -> float:
+    def __call__(self, outputs: Mapping[str, np.ndarray], wanted: Wanted, **options: Any) -> float:
         """The score; InputError where the function returns no number."""
-        value = self.function(outputs, targets, **options)
+        value = self.function(outputs, wanted, **options)
         try:
             return float(value)
         except (TypeError, ValueError) as error:
@@ -42,37 +56,75 @@ class Metric:
             ) from error  # fmt: skip
 
 
-def accuracy(outputs: Mapping[str, np.ndarray], targets: Targets, *, output: str | None = None) -> float:
-    """Share of positions whose largest score is that of the target's class.
+# name -> (scores of the samples, higher is better, against)
+_NAMED: dict[str, tuple[SampleFunction, bool, Against]] = {
+    "accuracy": (samplewise.accuracy, True, "targets"),
+    "top5": (samplewise.top5, True, "targets"),
+    "mae": (samplewise.mae, False, "targets"),
+    "rmse": (samplewise.rmse, False, "targets"),
+    "perplexity": (samplewise.perplexity, False, "targets"),
+    "cosine": (samplewise.cosine, True, "original"),
+    "agreement": (samplewise.agreement, True, "original"),
+    "retrieval": (samplewise.retrieval, True, "original"),
+}
+METRICS = tuple(_NAMED)
+# Shares of 1, whose drop is told in hundredths: percentage points.
+_IN_POINTS = ("accuracy", "top5", "cosine", "agreement", "retrieval")
 
-    Scores are [samples, classes, ...], targets class numbers [samples, ...]. A row with a NaN is wrong.
+
+def evaluate(
+    outputs: Mapping[str, np.ndarray],
+    *,
+    metric: str | MetricFunction | Metric,
+    targets: Wanted | None = None,
+    reference: Mapping[str, np.ndarray] | None = None,
+    **options: Any,
+) -> float:
+    """The score of some outputs, a finite number.
+
+    Args:
+        outputs: by name, samples along dimension 0.
+        metric: as `resolve_metric` takes it.
+        targets: what metrics against targets need.
+        reference: the original model's outputs for the same samples, which metrics against it need.
+        **options: keyword arguments of a user's function.
     """
-    import numpy as np
-
-    scores, targets = _pick(outputs, targets, output)
-    if scores.ndim < 2 or scores.shape[1] < 2:
+    found = resolve_metric(metric)
+    value = found(outputs, wanted_by(found, targets, reference), **options)
+    if not math.isfinite(value):
         raise InputError(
-            "scores for accuracy", found=f"shape {scores.shape}",
-            wanted="[samples, classes, ...], at least 2 classes",
-            remedy="Name the output with class scores, as accuracy:<output>, or give a metric of your own.",
+            f"the metric {found.name} gave no number", found=value, wanted="a finite float",
+            remedy="Check the metric, and the test data for NaN.",
         )  # fmt: skip
-    _same_shape((scores.shape[0], *scores.shape[2:]), targets, "accuracy", "class numbers")
-    right = scores.argmax(axis=1) == targets
-    return float(np.mean(right & ~np.isnan(scores.astype(np.float64)).any(axis=1)))
+    return value
 
 
-def mae(outputs: Mapping[str, np.ndarray], targets: Targets, *, output: str | None = None) -> float:
-    """Mean of |output - target|, in float64."""
-    import numpy as np
+def wanted_by(metric: Metric, targets: Wanted | None, reference: Mapping[str, np.ndarray] | None) -> Wanted:
+    """What a metric holds outputs against."""
+    if metric.against == "targets":
+        wanted, what = targets, "targets"
+    else:
+        wanted, what = reference, "the original model's outputs for the same samples"
+    if wanted is None:
+        raise InputError(f"the metric {metric.name} can't be measured", found=f"none of {what}", wanted=what)
+    return wanted
 
-    return float(np.mean(np.abs(_difference(outputs, targets, output, "mae"))))
+
+def in_points(metric: str) -> bool:
+    """Whether a drop of this metric is told in percentage points: hundredths of its own unit."""
+    return metric.partition(":")[0] in _IN_POINTS
 
 
-def rmse(outputs: Mapping[str, np.ndarray], targets: Targets, *, output: str | None = None) -> float:
-    """Root of the mean of (output - target)^2, in float64."""
-    import numpy as np
+def drop_of(metric: str, value: float, baseline: float, *, higher_is_better: bool) -> float:
+    """How much worse than a baseline; in percentage points where the metric is a share, else in its own unit."""
+    drop = baseline - value if higher_is_better else value - baseline
+    return drop * 100 if in_points(metric) else drop
 
-    return float(np.sqrt(np.mean(np.square(_difference(outputs, targets, output, "rmse")))))
+
+def higher_is_better(metric: str) -> bool:
+    """Which way a metric of this name is good; of a user's function, higher."""
+    named = _NAMED.get(metric.partition(":")[0])
+    return named[1] if named else True
 
 
 def resolve_metric(
@@ -81,68 +133,42 @@ def resolve_metric(
     """A metric by name, or from a function.
 
     Args:
-        metric: "accuracy", "mae" or "rmse", ":<output>" after it names the output; or a function
-            (outputs, targets) -> float.
+        metric: "accuracy", "top5", "mae", "rmse" or "perplexity", which need targets; "cosine", "agreement" or
+            "retrieval", which compare with the original's outputs; ":<output>" after it names the output. Or a
+            function (outputs, targets) -> float; its attributes `higher_is_better`, `against` ("original": it is
+            given the original's outputs in place of targets) and `resamples` (bootstrap samples of its interval)
+            say what else is to be known.
         name: of a user's function; by default its own name.
         higher_is_better: of a user's function; by default its attribute of that name, or true without one.
     """
     if isinstance(metric, Metric):
         return metric
     if not isinstance(metric, str):
-        if not callable(metric):
-            raise InputError("metric", found=type(metric).__name__, wanted="a name or a function")
-        if higher_is_better is None:
-            higher_is_better = bool(getattr(metric, "higher_is_better", True))
-        return Metric(name or str(getattr(metric, "__name__", "metric")), metric, higher_is_better)
-    known = {"accuracy": (accuracy, True), "mae": (mae, False), "rmse": (rmse, False)}
+        return _of_function(metric, name, higher_is_better)
     kind, _, output = metric.partition(":")
-    if kind not in known:
+    if kind not in _NAMED:
         raise InputError(
-            "metric", found=metric, wanted=f"{', '.join(known)}, or a function",
+            "metric", found=metric, wanted=f"{', '.join(_NAMED)}, or a function",
             remedy="Give the import path of a function (outputs, targets) -> float.",
         )  # fmt: skip
-    function, higher = known[kind]
-    return Metric(metric, lambda outputs, targets: function(outputs, targets, output=output or None), higher)
+    scores, higher, against = _NAMED[kind]
+
+    def per_sample(outputs: Mapping[str, np.ndarray], wanted: Wanted) -> Scores:
+        return scores(*pick(outputs, wanted, output or None))
+
+    return Metric(metric, lambda *both: per_sample(*both).value, higher, against, per_sample)
 
 
-def _pick(
-    outputs: Mapping[str, np.ndarray], targets: Targets, output: str | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """One output and its targets: where targets have names, those of the same name."""
-    from collections.abc import Mapping
-
-    if output is not None and output not in outputs:
-        raise InputError("output to score", found=output, wanted=f"one of {sorted(outputs)}")
-    if not outputs:
-        raise InputError("outputs to score", found="none", wanted="at least one")
-    name = output if output is not None else next(iter(outputs))
-    if not isinstance(targets, Mapping):
-        return outputs[name], targets
-    if name not in targets:
-        raise InputError(
-            f"targets of output {name}", found=f"targets {sorted(targets)}", wanted=f"some named {name!r}",
-            remedy="Name the targets after the outputs, and the metric after one of them: accuracy:<output>.",
-        )  # fmt: skip
-    return outputs[name], targets[name]
-
-
-def _difference(
-    outputs: Mapping[str, np.ndarray], targets: Targets, output: str | None, name: str
-) -> np.ndarray:
-    import numpy as np
-
-    values, targets = _pick(outputs, targets, output)
-    if values.shape == (*targets.shape, 1):
-        values = values[..., 0]  # one number a sample, as most networks return it
-    _same_shape(values.shape, targets, name, "values")
-    difference: np.ndarray = np.subtract(values, targets, dtype=np.float64)
-    return difference
-
-
-def _same_shape(wanted: tuple[int, ...], targets: np.ndarray, name: str, what: str) -> None:
-    if targets.shape != wanted or 0 in wanted:
-        raise InputError(
-            f"targets of {name}", found=f"shape {targets.shape}",
-            wanted=f"{what} of shape {wanted}, at least one",
-            remedy="Give one target a sample, in the shape that the outputs have.",
-        )  # fmt: skip
+def _of_function(function: Any, name: str | None, higher: bool | None) -> Metric:
+    if not callable(function):
+        raise InputError("metric", found=type(function).__name__, wanted="a name or a function")
+    name = name or str(getattr(function, "__name__", "metric"))
+    against: Any = getattr(function, "against", "targets")
+    resamples: Any = getattr(function, "resamples", 0)
+    if against not in ("targets", "original"):
+        raise InputError(f"{name}.against", found=against, wanted="'targets' or 'original'")
+    if not isinstance(resamples, int) or not 0 <= resamples <= 100_000:
+        raise InputError(f"{name}.resamples", found=resamples, wanted="a whole number from 0 to 100000")
+    if higher is None:
+        higher = bool(getattr(function, "higher_is_better", True))
+    return Metric(name, function, higher, against, resamples=resamples)

@@ -8,8 +8,21 @@ from airflow_model_deploy.engine.models.data import load as load_data
 from airflow_model_deploy.engine.models.dynamic import dynamic_sizes, with_other_size
 from airflow_model_deploy.engine.models.machine import CpuFingerprint, cpu_fingerprint
 from airflow_model_deploy.engine.models.onnx_check import check_onnx
-from airflow_model_deploy.engine.models.onnx_file import file_size, load_onnx, read_signature, save_onnx
+from airflow_model_deploy.engine.models.onnx_file import (
+    file_size,
+    load_onnx,
+    open_onnx,
+    read_signature,
+    save_onnx,
+)
 from airflow_model_deploy.engine.models.onnx_precision import onnx_precision, weight_precisions
+from airflow_model_deploy.engine.models.onnx_stream import (
+    ONE_FILE,
+    StoredTensor,
+    Stream,
+    stored_tensor,
+    write_onnx,
+)
 from airflow_model_deploy.engine.models.random_inputs import random_inputs
 from airflow_model_deploy.engine.models.reproducible import reproducible
 from airflow_model_deploy.engine.models.runtime import (
@@ -19,7 +32,14 @@ from airflow_model_deploy.engine.models.runtime import (
     ort_errors,
     run,
 )
-from airflow_model_deploy.engine.models.surgery import Cut, Dimension, Surgery, is_depthwise, width
+from airflow_model_deploy.engine.models.surgery import (
+    Cut,
+    Dimension,
+    Surgery,
+    is_depthwise,
+    is_transposed_linear,
+    width,
+)
 from airflow_model_deploy.engine.models.timing import interleaved_seconds
 from airflow_model_deploy.engine.models.torch_model import (
     build_model,
@@ -29,6 +49,14 @@ from airflow_model_deploy.engine.models.torch_model import (
     read_model_description,
     save_torch_model,
 )
+from airflow_model_deploy.engine.models.transformers_folder import (
+    TransformersFolder,
+    read_transformers_folder,
+    wanted_files,
+)
+from airflow_model_deploy.engine.models.transformers_library import Task, token_inputs
+from airflow_model_deploy.engine.models.transformers_model import FACTORY as TRANSFORMERS_FACTORY
+from airflow_model_deploy.engine.models.transformers_weights import load_transformers
 from airflow_model_deploy.engine.models.usercode import (
     UserCode,
     UserFunction,
@@ -39,6 +67,8 @@ from airflow_model_deploy.engine.models.usercode import (
 from airflow_model_deploy.engine.models.weights import load_weights
 
 __all__ = [
+    "ONE_FILE",
+    "TRANSFORMERS_FACTORY",
     "CpuFingerprint",
     "Cut",
     "DataSource",
@@ -46,7 +76,11 @@ __all__ = [
     "Dimension",
     "OptimizationLevel",
     "SessionSettings",
+    "StoredTensor",
+    "Stream",
     "Surgery",
+    "Task",
+    "TransformersFolder",
     "UserCode",
     "UserFunction",
     "build_model",
@@ -60,23 +94,31 @@ __all__ = [
     "fill_model",
     "interleaved_seconds",
     "is_depthwise",
+    "is_transposed_linear",
     "load_data",
     "load_onnx",
     "load_torch_model",
+    "load_transformers",
     "load_weights",
     "locate",
     "onnx_precision",
+    "open_onnx",
     "ort_errors",
     "random_inputs",
     "read_factory",
     "read_model_description",
     "read_signature",
+    "read_transformers_folder",
     "reproducible",
     "resolve",
     "run",
     "save_onnx",
     "save_torch_model",
+    "stored_tensor",
+    "token_inputs",
+    "wanted_files",
     "weight_precisions",
     "width",
     "with_other_size",
+    "write_onnx",
 ]

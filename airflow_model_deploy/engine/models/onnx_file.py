@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.artifacts import Signature, TensorSpec
 from airflow_model_deploy.engine.errors import InputError
+from airflow_model_deploy.engine.models.onnx_wire import hollow
 
 if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
+
+_SMALL = 8 << 20  # bytes of a file that may as well be parsed as it is
 
 
 def load_onnx(path: str | Path, *, external_data: bool = False) -> ModelProto:
@@ -34,6 +37,33 @@ def load_onnx(path: str | Path, *, external_data: bool = False) -> ModelProto:
     return model
 
 
+def open_onnx(path: str | Path) -> ModelProto:
+    """The graph of an ONNX file, with its larger weights named as external data: of the same file if need be.
+
+    What a gigabyte of weights costs here is a few kilobytes. InputError where it is no ONNX file.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    path = Path(path)
+    if not path.is_file() or path.stat().st_size < _SMALL:
+        return load_onnx(path)
+    try:
+        with path.open("rb") as stream:
+            content = hollow(stream, path.stat().st_size, path.name)
+        model = onnx.ModelProto.FromString(content)
+    except (DecodeError, ValueError, EOFError) as error:
+        raise InputError(
+            f"model {path}",
+            found=f"{path.stat().st_size} bytes that are no complete ONNX model ({error})",
+            wanted="an ONNX file",
+            remedy="Export or copy it again.",
+        ) from error
+    if not model.graph.node:
+        raise InputError(f"model {path}", found="a graph without nodes", wanted="an ONNX model")
+    return model
+
+
 def save_onnx(model: ModelProto, path: str | Path) -> None:
     """Write a model as one file, the same bytes for the same model."""
     Path(path).write_bytes(model.SerializeToString(deterministic=True))
@@ -42,7 +72,7 @@ def save_onnx(model: ModelProto, path: str | Path) -> None:
 def file_size(path: str | Path) -> int:
     """Bytes of a model file together with the external data that it names."""
     path = Path(path)
-    others = {path.parent / location for location, _, _ in external_locations(load_onnx(path))}
+    others = {path.parent / location for location, _, _ in external_locations(open_onnx(path))} - {path}
     return path.stat().st_size + sum(other.stat().st_size for other in others)
 
 
@@ -52,7 +82,7 @@ def read_signature(path: str | Path) -> Signature:
     Dimensions that may vary keep the name that the graph gives them; one without a name is called
     "batch" where it comes first, "<tensor>_dim<i>" elsewhere.
     """
-    graph = load_onnx(path).graph
+    graph = open_onnx(path).graph
     stored = {tensor.name for tensor in graph.initializer}
     return Signature(
         inputs=tuple(_spec(value) for value in graph.input if value.name not in stored),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from airflow_model_deploy.engine.models.onnx_file import load_onnx
+from airflow_model_deploy.engine.models.onnx_file import open_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ def onnx_precision(path: str | Path) -> str:
     A weight counts where an operator such as Conv, MatMul, Gemm or Gather takes a stored tensor of two or
     more dimensions; biases and norms stay float in every scheme and don't count.
     """
-    model = load_onnx(path)
+    model = open_onnx(path)
     found = {precision for _, precision in weight_precisions(model)}
     if len(found) == 1:
         return found.pop()

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.models import DataSource, SessionSettings, UserFunction
+from airflow_model_deploy.engine.models import SessionSettings, create_session, read_signature, run
 from airflow_model_deploy.engine.packaging import read_servable
 from airflow_model_deploy.engine.steps.layout import BUNDLE
-from airflow_model_deploy.engine.steps.quality import onnx_quality
+from airflow_model_deploy.engine.steps.torch_artifacts import data_for
 
 if TYPE_CHECKING:
-    from airflow_model_deploy.engine.steps.base import Input, StepContext
+    import numpy as np
+
+    from airflow_model_deploy.engine.models import Dataset
+    from airflow_model_deploy.engine.steps.base import Input
 
 CHAMPION = "champion"
+_BATCH = 64
 
 
-def champion_quality(
-    champion: Input, name: str, data: DataSource | None, metric: str | UserFunction, context: StepContext
-) -> dict[str, Any]:
-    """Return the quality of a release's or a servable's model, run with the session settings that it serves with.
+def champion_outputs(champion: Input, name: str, data: Dataset) -> dict[str, np.ndarray]:
+    """Return the outputs of a release's or a servable's model, run with the session settings that it serves with.
 
     Raises:
         InputError: the artifact holds no model that was served, or the test data does not fit it.
@@ -41,5 +43,5 @@ def champion_quality(
             wanted=name,
             remedy="Pass the release of this model that serves now, or none.",
         )
-    settings = SessionSettings.from_json(servable.session)
-    return onnx_quality(servable.model, data, metric, context.resolve, settings)
+    session = create_session(servable.model, SessionSettings.from_json(servable.session))
+    return run(session, data_for(data, read_signature(servable.model)), batch_size=_BATCH)

@@ -1,19 +1,21 @@
-"""Take in a model that exists: weights for a factory, an ONNX file, or an artifact of the store."""
+"""Take in a model that exists: weights for a factory, a transformers folder, an ONNX file, or an artifact."""
 
 from __future__ import annotations
 
 import logging
 import re
 from dataclasses import field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from airflow_model_deploy.engine.artifacts import Description, Reference, Signature, Store, file_sha256
+from airflow_model_deploy.engine.artifacts import Description, Reference, Signature, file_sha256
 from airflow_model_deploy.engine.errors import InputError, IntegrityError
 from airflow_model_deploy.engine.models import (
+    TRANSFORMERS_FACTORY,
     DataSource,
+    Task,
     UserFunction,
     build_model,
     check_onnx,
@@ -24,18 +26,23 @@ from airflow_model_deploy.engine.models import (
     onnx_precision,
     read_factory,
     read_signature,
+    read_transformers_folder,
     save_onnx,
 )
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.export import MODEL
 from airflow_model_deploy.engine.steps.fields import Dynamic, Metric, Name
+from airflow_model_deploy.engine.steps.ingest_transformers import take_transformers
 from airflow_model_deploy.engine.steps.quality import onnx_quality, torch_quality
+from airflow_model_deploy.engine.steps.sources import local_source
 from airflow_model_deploy.engine.steps.spec import spec
 from airflow_model_deploy.engine.steps.torch_artifacts import write_torch
 
 logger = logging.getLogger(__name__)
 
-_SUFFIXES = (".safetensors", ".pt", ".pth", ".onnx")
+TOKENIZER = (
+    "tokenizer"  # the folder of a transformers model's tokenizer files: for clients, no server reads them
+)
 _ARTIFACT = re.compile(r"/artifacts/sha256-([0-9a-f]{64})/?$")
 
 
@@ -48,18 +55,30 @@ class IngestSpec:
         str,
         Field(
             min_length=1,
-            description="a .safetensors, .pt or .pth file with a state dict, an .onnx file (a path or a URL that"
-            " fsspec reads), or the URI of an artifact in the store",
+            description="a .safetensors, .pt or .pth file with a state dict, an .onnx file, the folder of a"
+            " transformers model (a path or a URL that fsspec reads), or the URI of an artifact in the store",
         ),
     ]
     sha256: Annotated[
-        str | None, Field(pattern=r"^[0-9a-f]{64}$", description="what the file must hash to")
+        str | None,
+        Field(
+            pattern=r"^[0-9a-f]{64}$",
+            description="what the file must hash to; of a folder: sha256sum's listing of the files that count",
+        ),
     ] = None
+    task: Annotated[
+        Task,
+        Field(
+            description="what a transformers folder is taken for; 'auto': an embedder where sentence-transformers"
+            " wrote it, else the class that its config names"
+        ),
+    ] = "auto"
     factory: Annotated[
         UserFunction | None, Field(description="returns the torch.nn.Module for the weights")
     ] = None
     data: Annotated[
-        DataSource | None, Field(description="example inputs and the test split; a torch model needs it")
+        DataSource | None,
+        Field(description="example inputs and the test split; weights with a factory need it"),
     ] = None
     metric: Metric = "accuracy"
     dynamic: Dynamic = field(default_factory=dict)
@@ -73,18 +92,20 @@ def ingest(spec: IngestSpec, inputs: Inputs, context: StepContext) -> StepOutput
         reference = Reference(uri=spec.source.rstrip("/"), digest=f"sha256:{match.group(1)}")
         _check_artifact(spec, reference, context)
         return StepOutput(passed_on=reference, details={"source": "an artifact of the store"})
-    path = _local(spec.source, context.store, context.folder("source"))
-    found = file_sha256(path)
+    path = local_source(spec.source, context.store, context.folder("source"))
+    found = _sha256(path)
     if spec.sha256 and found != spec.sha256:
         raise IntegrityError(
-            f"the model file {spec.source} is not the one asked for",
+            f"the model {'folder' if path.is_dir() else 'file'} {spec.source} is not the one asked for",
             found=f"sha256 {found}",
             wanted=f"sha256 {spec.sha256}",
-            remedy="Get the file again, or correct the sha256.",
+            remedy="Get it again, or correct the sha256.",
         )
     folder = context.folder("model")
     if path.suffix == ".onnx":
         signature, metrics, form = *_onnx(spec, path, folder, context), "onnx"
+    elif path.is_dir():
+        signature, metrics, form = *take_transformers(spec, path, folder, context), "torch"
     else:
         signature, metrics, form = *_torch(spec, path, folder, context), "torch"
     return StepOutput(
@@ -119,7 +140,7 @@ def _check_artifact(spec: IngestSpec, reference: Reference, context: StepContext
             remedy="Choose the model that it is, or give another artifact.",
         )
     listed = spec.factory.path if spec.factory else None
-    if description.format == "torch" and read_factory(folder).path != listed:
+    if description.format == "torch" and read_factory(folder).path not in (listed, TRANSFORMERS_FACTORY):
         raise InputError(
             f"the code of the model {reference.uri} is not what the Dag's author has listed",
             found=read_factory(folder).path,
@@ -137,7 +158,11 @@ def _mark(spec: IngestSpec) -> str | None:
     if path.suffix == ".onnx":
         return None
     # What a URL holds isn't known without fetching it.
-    return spec.sha256 or (file_sha256(path) if path.is_file() else None)
+    return spec.sha256 or (_sha256(path) if path.exists() else None)
+
+
+def _sha256(path: Path) -> str:
+    return read_transformers_folder(path).sha256 if path.is_dir() else file_sha256(path)
 
 
 def _onnx(
@@ -146,7 +171,7 @@ def _onnx(
     check_onnx(path)
     # Loaded and saved, so that weights kept in files beside the graph come along.
     save_onnx(load_onnx(path, external_data=True), folder / MODEL)
-    quality = onnx_quality(path, spec.data, spec.metric, context.resolve)
+    quality = onnx_quality(path, spec.data, spec.metric, context.resolve, original="itself")
     return read_signature(path), {**quality, "precision": onnx_precision(path)}
 
 
@@ -164,48 +189,12 @@ def _torch(
     fill_model(model, load_weights(path), source=spec.source)
     example = load_data(spec.data, "test", context.resolve)
     signature = write_torch(folder, model, factory=spec.factory, example=example.inputs, dynamic=spec.dynamic)
-    return signature, torch_quality(model, spec.data, spec.metric, context.resolve)
-
-
-def _local(source: str, store: Store, scratch: Path) -> Path:
-    """Return a local path of the source, fetched where it is a URL of the store's kind."""
-    if PurePosixPath(source).suffix not in _SUFFIXES:
-        raise InputError(
-            f"the model file {source} is of no kind that can be taken in",
-            found=PurePosixPath(source).suffix or "no suffix",
-            wanted=", ".join(_SUFFIXES[:-1]) + " (state dicts), or .onnx",
-            remedy="Save the weights with safetensors.torch.save_file, or export the model to ONNX.",
-        )
-    scheme, separator, _ = source.partition("://")
-    path = Path(source)
-    if separator:
-        import fsspec
-
-        # Whoever fills a form may name a source: what else the worker could reach is none of theirs.
-        allowed = {"file", store.url.partition("://")[0]}
-        if scheme not in allowed or "::" in source:
-            raise InputError(
-                f"the source {source} is of a kind that isn't read",
-                found=scheme,
-                wanted=" or ".join(sorted(allowed)) + ", as the store is, or a path",
-                remedy="Put the file beside the store, or on the machine where the step runs.",
-            )
-        file_system, remote = fsspec.core.url_to_fs(source)
-        path = scratch / PurePosixPath(remote).name
-        if file_system.isfile(remote):
-            file_system.get_file(remote, str(path))
-    if not path.is_file():
-        raise InputError(
-            f"there is no model file at {source}",
-            wanted="a .safetensors, .pt, .pth or .onnx file, or the URI of an artifact",
-            remedy="Correct the location, or put the file where the step runs.",
-        )
-    return path
+    return signature, torch_quality(model, spec.data, spec.metric, context.resolve, original="itself")
 
 
 STEP = Step(
     name="ingest",
-    summary="Take in weights for a factory, an ONNX file, or an artifact.",
+    summary="Take in weights for a factory, a transformers folder, an ONNX file, or an artifact.",
     spec=IngestSpec,
     function=ingest,
     libraries=("torch", "numpy", "safetensors", "onnx", "onnxruntime"),

@@ -16,6 +16,7 @@ from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, St
 from airflow_model_deploy.engine.steps.build import SESSION
 from airflow_model_deploy.engine.steps.export import MODEL
 from airflow_model_deploy.engine.steps.fields import Metric, Threads
+from airflow_model_deploy.engine.steps.original import original_of
 from airflow_model_deploy.engine.steps.quality import onnx_quality
 from airflow_model_deploy.engine.steps.samples import samples_for, unmeasured
 from airflow_model_deploy.engine.steps.spec import spec
@@ -68,7 +69,14 @@ def optimize(spec: OptimizeSpec, inputs: Inputs, context: StepContext) -> StepOu
     folder = context.folder("model")
     apply_choice(choice, path, folder / MODEL)
     (folder / SESSION).write_text(json.dumps(choice.settings.to_json(), sort_keys=True), encoding="utf-8")
-    quality = onnx_quality(folder / MODEL, spec.data, spec.metric, context.resolve, choice.settings)
+    quality = onnx_quality(
+        folder / MODEL,
+        spec.data,
+        spec.metric,
+        context.resolve,
+        choice.settings,
+        original=original_of(source, context),
+    )
     return StepOutput(
         folder=folder,
         description=Description(

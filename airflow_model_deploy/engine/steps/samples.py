@@ -41,5 +41,8 @@ def unmeasured(quality: dict[str, Any], source: DataSource | None) -> dict[str, 
     """Return, for a result's details, why there is no quality; {} where there is."""
     if "quality" in quality:
         return {}
-    why = "no data was given" if source is None else "the data has no targets"
+    if "metric" in quality:
+        why = f"{quality['metric']} compares with the original model, which this step doesn't have at hand"
+    else:
+        why = "no data was given" if source is None else "the data has no targets"
     return {"not_measured": f"quality: {why}"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.engine.evaluation import compare_speed
+from airflow_model_deploy.engine.evaluation import compare_speed, latency
 from airflow_model_deploy.engine.models import Dataset, SessionSettings, create_session, read_signature
 
 if TYPE_CHECKING:
@@ -41,6 +41,19 @@ def speedup_at_batch(
         "throughput": rows / found.seconds["built"],
         "baseline_throughput": rows / found.seconds["baseline"],
     }
+
+
+def cpu_latency(
+    path: Path, settings: SessionSettings | None, feed: dict[str, np.ndarray]
+) -> dict[str, float]:
+    """Return the median and the 95th percentile of a single request's CPU milliseconds, on the session's threads.
+
+    A file that is bound to a batch is asked with that many samples.
+    """
+    session = create_session(path, settings)
+    one = first_rows(feed, read_signature(path).fixed_batch or 1)
+    found = latency(lambda: session.run(None, one), samples=200, max_seconds=3.0)
+    return {"cpu_ms_p50": found.cpu_ms_p50, "cpu_ms_p95": found.cpu_ms_p95}
 
 
 def first_rows(feed: dict[str, np.ndarray], count: int) -> dict[str, np.ndarray]:

@@ -64,7 +64,7 @@ def test_a_users_function() -> None:
         ("accuracy:z", {"y": SCORES}, np.zeros(4, int), r"one of \['y'\]"),
         ("accuracy", {}, np.zeros(4, int), "none"),
         ("mae", {"y": SCORES}, np.zeros(4), r"shape \(4, 2\)"),
-        ("f1", {}, np.zeros(4), "accuracy, mae, rmse"),
+        ("f1", {}, np.zeros(4), "accuracy, top5, mae, rmse, perplexity, cosine"),
         (3, {}, np.zeros(4), "a name or a function"),
     ],
 )

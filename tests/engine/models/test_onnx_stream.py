@@ -129,6 +129,14 @@ def test_a_file_that_was_cut_off(folder: Path, share: float, tmp_path: Path) -> 
         open_onnx(tmp_path / "cut.onnx")
 
 
+@pytest.mark.parametrize("location", ["/etc/hostname", "../other.bin", "a/../../other.bin"])
+def test_external_data_outside_the_folder(location: str, tmp_path: Path) -> None:
+    tensor = TensorProto(name="w", dims=(1,), data_type=TensorProto.FLOAT, data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    with pytest.raises(InputError, match="wanted: a plain file inside"):
+        stored_tensor(tensor, tmp_path)
+
+
 def test_external_data_that_was_cut_off_or_lost(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "apart.onnx").write_bytes((folder / "apart.onnx").read_bytes())
     (tmp_path / "apart.bin").write_bytes((folder / "apart.bin").read_bytes()[:-8])
