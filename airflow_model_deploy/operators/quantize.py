@@ -1,4 +1,4 @@
-"""Quantize a model to int8."""
+"""Quantize a model to 8 or 4 bits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ class QuantizeModelOperator(StepOperator):
     :param model: the result of the task that made the model. (templated)
     :param code: data to calibrate and to measure with; ``static`` needs it.
     :param name: chooses from a mapping of code. (templated)
-    :param mode: ``static``, ``dynamic`` or ``none``. (templated)
+    :param mode: ``auto``, ``static``, ``dynamic``, ``weight-only``, ``mixed``, ``plan`` or ``none``. (templated)
+    :param bits: 8 or 4, for ``weight-only``. (templated)
+    :param formats: a format for each node name or shell pattern, for ``mixed``. (templated)
     :param per_channel: a scale for each output channel. (templated)
     :param calibration_samples: taken from the training split. (templated)
-    :param exclude_nodes: names of graph nodes to leave in fp32. (templated)
+    :param include_nodes: names or shell patterns of the graph nodes to quantize. (templated)
+    :param include_ops: operators to quantize, such as ``MatMul``. (templated)
+    :param exclude_nodes: names or shell patterns of graph nodes to leave in fp32. (templated)
     """
 
     step = "quantize"
@@ -33,15 +37,23 @@ class QuantizeModelOperator(StepOperator):
         code: ModelCode | Mapping[str, ModelCode] | None = None,
         name: str = "",
         mode: str | None = None,
+        bits: int | str | None = None,
+        formats: Mapping[str, str] | None = None,
         per_channel: bool | str | None = None,
         calibration_samples: int | str | None = None,
+        include_nodes: Sequence[str] | None = None,
+        include_ops: Sequence[str] | None = None,
         exclude_nodes: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> None:
         spec = {
             "mode": mode,
+            "bits": bits,
+            "formats": formats,
             "per_channel": per_channel,
             "calibration_samples": calibration_samples,
+            "include_nodes": include_nodes,
+            "include_ops": include_ops,
             "exclude_nodes": exclude_nodes,
         }
         super().__init__(inputs={"model": model}, code=code, name=name, spec=spec, **kwargs)

@@ -51,7 +51,8 @@ def input_square_sums(
     modes = {module: module.training for module in model.modules()}
     fast_path = torch.backends.mha.get_fastpath_enabled()
     with ExitStack() as stack, torch.no_grad():
-        stack.callback(lambda: [setattr(module, "training", mode) for module, mode in modes.items()])
+        for module, mode in modes.items():
+            stack.callback(setattr, module, "training", mode)
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast_path)
         torch.backends.mha.set_fastpath_enabled(False)  # it would run past the hooks
         for layer in _layers(model, names):
@@ -135,8 +136,10 @@ def _kernel_sums(padded: Tensor, layer: Any) -> Tensor:
         for axis, (offset, count) in enumerate(zip(place, sizes, strict=True)):
             begin, stride = offset * layer.dilation[axis], layer.stride[axis]
             view = view.narrow(axis + 2, begin, (count - 1) * stride + 1)
-            view = view[(slice(None),) * (axis + 2) + (slice(None, None, stride),)]
-        sums[(slice(None), *place)] = view.transpose(0, 1).flatten(1).sum(1)
+            everything: list[slice] = [slice(None)] * (axis + 2)
+            view = view[(*everything, slice(None, None, stride))]
+        where: tuple[Any, ...] = (slice(None), *place)
+        sums[where] = view.transpose(0, 1).flatten(1).sum(1)
     return sums
 
 

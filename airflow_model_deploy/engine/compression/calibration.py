@@ -53,20 +53,25 @@ def check_calibration(source: Path, calibration: Mapping[str, np.ndarray], batch
         raise InputError("samples of the calibration data", found=counts, wanted="as many in each input")
 
 
+def calibration_batches(
+    calibration: Mapping[str, np.ndarray], batch_size: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of equal shape; the last one is filled up with repeated samples."""
+    import numpy as np
+
+    samples = next(iter(calibration.values())).shape[0]
+    for begin in range(0, samples, batch_size):
+        part = {name: array[begin : begin + batch_size] for name, array in calibration.items()}
+        yield {name: np.resize(array, (batch_size, *array.shape[1:])) for name, array in part.items()}
+
+
 def calibration_reader(calibration: Mapping[str, np.ndarray], batch_size: int) -> Any:
     """Batches of equal shape, one at a time. Repeated samples leave the extremes as they are."""
-    import numpy as np
     from onnxruntime.quantization import CalibrationDataReader
-
-    def batches() -> Iterator[dict[str, np.ndarray]]:
-        samples = next(iter(calibration.values())).shape[0]
-        for begin in range(0, samples, batch_size):
-            part = {name: array[begin : begin + batch_size] for name, array in calibration.items()}
-            yield {name: np.resize(array, (batch_size, *array.shape[1:])) for name, array in part.items()}
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.batches = batches()
+            self.batches = calibration_batches(calibration, batch_size)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.batches, None)

@@ -76,7 +76,8 @@ class ChannelGroup:
             parameter, gradient = getattr(modules[module], field, None), gradients.get(f"{module}.{field}")
             if parameter is None or gradient is None:
                 return None
-            return parameter.detach().to("cpu", torch.float64) * gradient.to("cpu", torch.float64)
+            product: Tensor = parameter.detach().to("cpu", torch.float64) * gradient.to("cpu", torch.float64)
+            return product
 
         total = self._sums(modules, lambda module: products(module, "weight"))
         for part in self.parts:
