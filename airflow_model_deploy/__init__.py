@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from airflow_model_deploy.config import (
+        Budget,
         CompressionConfig,
         DataSource,
+        DistillationConfig,
         GateConfig,
         ModelCode,
         RunConfig,
         ServiceConfig,
         UserFunction,
     )
+    from airflow_model_deploy.operators.autocompress import AutoCompressModelOperator
     from airflow_model_deploy.operators.build import BuildModelOperator
     from airflow_model_deploy.operators.build_image import BuildImageOperator
+    from airflow_model_deploy.operators.compress import CompressModelOperator
+    from airflow_model_deploy.operators.distill import DistillModelOperator
     from airflow_model_deploy.operators.evaluate import EvaluateModelOperator
     from airflow_model_deploy.operators.ingest import IngestModelOperator
     from airflow_model_deploy.operators.monitor import MonitorReleaseOperator
@@ -35,10 +40,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoCompressModelOperator",
+    "Budget",
     "BuildImageOperator",
     "BuildModelOperator",
+    "CompressModelOperator",
     "CompressionConfig",
     "DataSource",
+    "DistillModelOperator",
+    "DistillationConfig",
     "EvaluateModelOperator",
     "GateConfig",
     "IngestModelOperator",
@@ -58,10 +68,15 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AutoCompressModelOperator": "operators.autocompress",
+    "Budget": "config",
     "BuildImageOperator": "operators.build_image",
     "BuildModelOperator": "operators.build",
+    "CompressModelOperator": "operators.compress",
     "CompressionConfig": "config",
     "DataSource": "config",
+    "DistillModelOperator": "operators.distill",
+    "DistillationConfig": "config",
     "EvaluateModelOperator": "operators.evaluate",
     "GateConfig": "config",
     "IngestModelOperator": "operators.ingest",

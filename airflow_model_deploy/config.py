@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from airflow_model_deploy.engine.models import DataSource, UserFunction
 
 __all__ = [
+    "Budget",
     "CompressionConfig",
     "DataSource",
+    "DistillationConfig",
     "GateConfig",
     "ModelCode",
     "RunConfig",
@@ -28,11 +30,15 @@ class ModelCode:
         factory: returns the torch.nn.Module.
         data: split "train" trains, recovers and calibrates; split "test" measures and guards.
         fit: trains a module in place; also recovers it after pruning.
-        metric: "accuracy", "mae", "rmse", each with ":<output>" behind it where the model has several outputs, or a
-            function metric(outputs, targets) -> float; its attribute higher_is_better = False says that less is
-            better.
+        metric: "accuracy", "top5", "mae", "rmse" or "perplexity", or, compared with the original model and without
+            targets, "cosine", "agreement" or "retrieval", each with ":<output>" behind it where the model has several
+            outputs; or a function metric(outputs, targets) -> float; its attribute higher_is_better = False says
+            that less is better.
         dynamic: what may vary besides the batch: input -> dimension -> its name, e.g. {"tokens": {1: "sequence"}}
             for texts of any length; the same name is the same size. An ONNX file says so itself.
+        loss: "cross_entropy", "mse", "l1", "cosine", each with ":<output>" behind it where the model has several
+            outputs, or a function loss(outputs, targets) -> scalar tensor. Gradients are taken of it; without
+            `fit`, a pruned model recovers by it; a distilled one may learn by it too.
     """
 
     factory: UserFunction | None = None
@@ -40,17 +46,71 @@ class ModelCode:
     fit: UserFunction | None = None
     metric: str | UserFunction = "accuracy"
     dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
+    loss: str | UserFunction | None = None
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What compression may cost, and has to reach. None: no such limit. All templated.
+
+    Args:
+        max_drop: how much worse than the original; percentage points for shares (accuracy, top5, cosine, agreement,
+            retrieval), the metric's own unit otherwise.
+        max_size_mb: of the model file, in MB of 10^6 bytes.
+        max_latency_ms: CPU milliseconds of a single request, on one thread.
+    """
+
+    max_drop: float | str | None = 1.0
+    max_size_mb: float | str | None = None
+    max_latency_ms: float | str | None = None
 
 
 @dataclass(frozen=True)
 class CompressionConfig:
-    """How far the model is compressed. All templated."""
+    """How the model is compressed. All templated.
 
-    prune_method: str = "channels"
-    prune_ratio: float | str = 0.5
+    Args:
+        method: "auto" plans structure and number formats under the budget; else how it is pruned: "channels", "ffn",
+            "magnitude-mean", "magnitude-ratio", "gradient-mean", "gradient-ratio", "taylor-mean", "taylor-ratio",
+            "wanda-ratio" or "none".
+        budget: what the planner has to keep; a number is the largest loss of quality.
+        objective: what the planner makes small: "balanced", "latency" or "size".
+        ratio: share that goes, by any other method.
+        recovery_epochs: passes over the training data after pruning; 0: the planner cuts nothing.
+        quantization: "auto" follows the plan, and without one chooses by the kind of model; or "static", "dynamic",
+            "weight-only", "none".
+        calibration_samples: that ranges are taken from, without a plan.
+    """
+
+    method: str = "auto"
+    budget: Budget | float | str = field(default_factory=Budget)
+    objective: str = "balanced"
+    ratio: float | str = 0.5
     recovery_epochs: int | str = 10
-    quantization: str = "static"
+    quantization: str = "auto"
     calibration_samples: int | str = 256
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """What of a larger model's answers is learned. All templated, keys and values of `hidden` too.
+
+    Args:
+        kind: "logits": soft targets, the classes' probabilities; "cosine": the direction of the outputs, for models
+            that embed; "hidden": the outputs of the modules in `hidden` alone.
+        temperature: of the soft targets: the higher, the more the small probabilities count.
+        alpha: weight of what the teacher says, above 0 and at most 1; the rest goes to ModelCode.loss of the targets.
+            None: a half where there are a loss and targets, else 1.
+        hidden: module of the student -> module of the teacher, named as by named_modules(), whose outputs are to
+            agree; "" is the whole model.
+        dimension: of the outputs, where the classes are; -1 for tokens [samples, tokens, classes].
+    """
+
+    kind: str = "logits"
+    temperature: float | str = 2.0
+    alpha: float | str | None = None
+    hidden: dict[str, str] = field(default_factory=dict)
+    dimension: int | str = 1
 
 
 @dataclass(frozen=True)
@@ -58,23 +118,35 @@ class GateConfig:
     """What the servable has to keep before it may be released. None: no such gate. All templated.
 
     Args:
-        max_quality_drop: how much worse than the ingested model; percentage points for accuracy, the metric's own
-            unit otherwise. Without data no quality is measured: set it to None.
+        max_quality_drop: how much worse than the ingested model; percentage points for accuracy and other shares
+            (top5, cosine, agreement, retrieval), the metric's own unit otherwise. Without data no quality is
+            measured: set it to None.
         max_drop_from_champion: how much worse than the champion, where the test is given one; counted likewise.
-        min_quality: the metric's own bound.
+        min_quality: the metric's own bound; for mae, rmse and perplexity the largest value.
+        min_cosine: mean cosine between the servable's outputs and the ingested model's on the test samples.
+        min_agreement: share of test samples whose largest score is of the class that the ingested model chooses.
         min_size_ratio: fp32 ONNX bytes over the servable's model bytes.
+        max_size_mb: the servable's model file, in MB of 10^6 bytes.
+        max_compressed_mb: the same compressed by zlib, level 6: about what is downloaded.
         min_speedup: throughput at batch 64 on one thread over that of the fp32 ONNX export.
         max_latency_ms: median of single requests to the real server.
         max_memory_mb: peak memory of the real server.
+        confident: the gates on quality must hold at the worse end of the 95 % interval, not just for the figure
+            that the test samples gave.
     """
 
     max_quality_drop: float | str | None = 1.0
     max_drop_from_champion: float | str | None = 1.0
     min_quality: float | str | None = None
+    min_cosine: float | str | None = None
+    min_agreement: float | str | None = None
     min_size_ratio: float | str | None = None
+    max_size_mb: float | str | None = None
+    max_compressed_mb: float | str | None = None
     min_speedup: float | str | None = None
     max_latency_ms: float | str | None = None
     max_memory_mb: float | str | None = None
+    confident: bool | str = False
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from airflow.sdk import Asset, BaseOperator, TaskGroup
 from airflow_model_deploy.config import CompressionConfig, GateConfig, ModelCode, RunConfig, ServiceConfig
 from airflow_model_deploy.operators.build import BuildModelOperator
 from airflow_model_deploy.operators.build_image import BuildImageOperator
+from airflow_model_deploy.operators.compress import CompressModelOperator
 from airflow_model_deploy.operators.evaluate import EvaluateModelOperator
 from airflow_model_deploy.operators.monitor import MonitorReleaseOperator
 from airflow_model_deploy.operators.optimize import OptimizeModelOperator
 from airflow_model_deploy.operators.prepare import PrepareReleaseOperator
-from airflow_model_deploy.operators.prune import PruneModelOperator
 from airflow_model_deploy.operators.quantize import QuantizeModelOperator
 from airflow_model_deploy.operators.rollout import RolloutOperator
 from airflow_model_deploy.operators.train import TrainModelOperator
@@ -59,7 +59,7 @@ def model_deploy_pipeline(
     """Train (or ingest), compress, quantize, optimize, build, test, prepare, package, deploy and monitor a model.
 
     :param code: the author's code, or a mapping of names to it, from which ``name`` chooses; None: the source is an
-        ONNX file, and what needs code or data is off (``CompressionConfig(prune_method="none",
+        ONNX file, and what needs code or data is off (``CompressionConfig(method="none",
         quantization="dynamic")``, ``GateConfig(max_quality_drop=None)``).
     :param name: the model's and the service's name. (templated)
     :param source: where a trained model is; empty: train. (templated)
@@ -93,12 +93,10 @@ def model_deploy_pipeline(
             outlets=outlet("trained"),
             **coded,
         )
-        compress = PruneModelOperator(
+        compress = CompressModelOperator(
             task_id="compress_model",
             model=train.output,
-            method=compression.prune_method,
-            ratio=compression.prune_ratio,
-            recovery_epochs=compression.recovery_epochs,
+            compression=compression,
             threads=run.threads,
             **coded,
         )

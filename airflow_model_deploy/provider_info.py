@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 _MODULES = (
+    "autocompress",
     "build",
     "build_image",
+    "compress",
+    "distill",
     "evaluate",
     "ingest",
     "monitor",

@@ -12,6 +12,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, Param
 
 from airflow_model_deploy import (
+    Budget,
     CompressionConfig,
     DataSource,
     GateConfig,
@@ -34,6 +35,7 @@ MODELS = {
             fingerprint=UserFunction("example_models.digits_data:fingerprint"),
         ),
         metric="accuracy",
+        loss="cross_entropy",
     ),
 }
 
@@ -63,27 +65,55 @@ PARAMS = {
         description="Passes over the training data.",
         section="Model",
     ),
-    "prune_method": Param(
-        "channels",
+    "method": Param(
+        "auto",
         type="string",
-        enum=["channels", "magnitude-mean", "magnitude-ratio", "none"],
+        enum=[
+            "auto",
+            "channels",
+            "ffn",
+            "magnitude-mean",
+            "magnitude-ratio",
+            "gradient-mean",
+            "gradient-ratio",
+            "taylor-mean",
+            "taylor-ratio",
+            "wanda-ratio",
+            "none",
+        ],
         values_display={
-            "channels": "whole channels: smaller and faster",
-            "magnitude-mean": "weights below the mean magnitude: compresses better",
-            "magnitude-ratio": "a share of the smallest weights: compresses better",
+            "auto": "planned: as small and fast as the budget allows",
+            "channels": "prune whole channels: smaller and faster",
+            "ffn": "prune transformers' feed-forward neurons: smaller and faster",
+            "magnitude-mean": "prune weights below the mean magnitude",
+            "magnitude-ratio": "prune a share of the smallest weights",
+            "gradient-mean": "prune weights below the mean gradient",
+            "gradient-ratio": "prune a share of the weights with the smallest gradients",
+            "taylor-mean": "prune weights below the mean of |weight x gradient|",
+            "taylor-ratio": "prune a share by |weight x gradient|",
+            "wanda-ratio": "prune a share by |weight| x norm of its inputs",
             "none": "no pruning",
         },
-        title="Pruning",
-        description="What is removed from the trained model.",
+        title="Method",
+        description="How the trained model is compressed. Planned: structure and number formats are chosen under the"
+        " budget, from measurements.",
         section="Compression",
     ),
-    "prune_ratio": Param(
-        0.6,
+    "max_quality_drop": Param(
+        1.0,
         type="number",
+        minimum=0,
+        title="Budget: loss of quality",
+        description="Against the trained model; percentage points for accuracy. The plan keeps it, and the test fails"
+        " the run on more.",
+        section="Compression",
+    ),
+    "max_size_mb": Param(
+        None,
+        type=["null", "number"],
         exclusiveMinimum=0,
-        exclusiveMaximum=1,
-        title="Pruned share",
-        description="Share of channels or weights that goes. Not used by the mean magnitude.",
+        title="Budget: size (MB)",
+        description="Of the model file. Empty: as small as the quality allows.",
         section="Compression",
     ),
     "recovery_epochs": Param(
@@ -95,26 +125,30 @@ PARAMS = {
         description="Training after pruning, so that the rest makes up for what went.",
         section="Compression",
     ),
+    "prune_ratio": Param(
+        0.6,
+        type="number",
+        exclusiveMinimum=0,
+        exclusiveMaximum=1,
+        title="Pruned share",
+        description="Share of channels, neurons or weights that goes. The plan and the methods by the mean find their"
+        " own.",
+        section="Compression",
+    ),
     "quantization": Param(
-        "static",
+        "auto",
         type="string",
-        enum=["static", "dynamic", "none"],
+        enum=["auto", "static", "dynamic", "weight-only", "none"],
         values_display={
+            "auto": "as planned; without a plan what suits the model",
             "static": "int8 weights and activations, calibrated (convolutions)",
             "dynamic": "int8 weights, activations at run time (transformers)",
+            "weight-only": "int8 weights, float activations",
             "none": "no quantization",
         },
         title="Quantization",
         description="How numbers become 8-bit integers.",
         section="Compression",
-    ),
-    "max_quality_drop": Param(
-        1.0,
-        type="number",
-        minimum=0,
-        title="Allowed loss of quality",
-        description="Against the trained model; percentage points for accuracy. More fails the run.",
-        section="Gates",
     ),
     "max_latency_ms": Param(
         100.0,
@@ -122,7 +156,7 @@ PARAMS = {
         exclusiveMinimum=0,
         title="Latency objective (ms)",
         description="Bound of a single request, in the test and in service.",
-        section="Gates",
+        section="Service",
     ),
     "target": Param(
         "host",
@@ -176,8 +210,9 @@ with DAG(
         source="{{ params.model or '' }}",
         epochs="{{ params.epochs }}",
         compression=CompressionConfig(
-            prune_method="{{ params.prune_method }}",
-            prune_ratio="{{ params.prune_ratio }}",
+            method="{{ params.method }}",
+            budget=Budget(max_drop="{{ params.max_quality_drop }}", max_size_mb="{{ params.max_size_mb }}"),
+            ratio="{{ params.prune_ratio }}",
             recovery_epochs="{{ params.recovery_epochs }}",
             quantization="{{ params.quantization }}",
         ),

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 # What the form is filled with, by section: other than its defaults.
 VALUES = {
     "Model": {"epochs": "8"},
-    "Compression": {"prune_ratio": "0.65", "recovery_epochs": "9"},
-    "Gates": {"max_quality_drop": "3"},
+    "Compression": {"max_quality_drop": "2", "recovery_epochs": "9", "prune_ratio": "0.65"},
     "Service": {"monitor_seconds": "5"},
 }
 BROWSER_ARGUMENTS = [

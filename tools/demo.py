@@ -117,9 +117,12 @@ def explain(airflow: AirflowServer, run_id: str) -> None:
 
 def write_report(results: dict[str, dict[str, Any]], run_id: str, folder: Path = DEMO) -> dict[str, Any]:
     """Write report.json and report.html into a folder."""
-    from airflow_model_deploy.engine.steps.report import report_of_run, write_run_report
+    from airflow_model_deploy.engine.artifacts import Store
+    from airflow_model_deploy.engine.steps.report import plan_of_run, report_of_run, write_run_report
 
-    report = report_of_run(results, run_id=run_id)
+    # An artifact's URI names its store: <store>/artifacts/<digest>.
+    store = results["compress_model"]["artifact"]["uri"].rpartition("/artifacts/")[0]
+    report = report_of_run(results, run_id=run_id, plan=plan_of_run(results, Store(store)))
     write_run_report(report, folder)
     return report
 
@@ -137,6 +140,8 @@ def summarise(report: dict[str, Any], seconds: float) -> None:
             f"{stage['duration_s']:6.1f} s{'  cached' if stage['cached'] else ''}"
         )
     compression, served = report["compression"], report["served"]
+    if report["plan"]:
+        print(f"\nThe plan: {report['plan']['reason']}.")
     print(
         f"\n{compression['size_ratio']:.1f}x smaller, {compression['speedup']:.1f}x faster,"
         f" {compression['accuracy_drop_points']:.2f} points of accuracy lost against the fp32 ONNX export."

@@ -29,7 +29,7 @@ with DAG("quadrants", schedule=None, catchup=False, max_active_runs=1):
         code=QUADRANTS,
         name="quadrants",
         epochs=60,
-        compression=CompressionConfig(prune_ratio=0.5, recovery_epochs=30, quantization="dynamic"),
+        compression=CompressionConfig(budget=0.02, recovery_epochs=30),
         gates=GateConfig(max_quality_drop=0.02, min_quality=0.9),
     )
 # [END dag]
@@ -48,7 +48,7 @@ with DAG("bought_model", schedule=None, catchup=False, max_active_runs=1):
     model_deploy_pipeline(
         name="bought",
         source="/srv/models/bought.onnx",
-        compression=CompressionConfig(prune_method="none", quantization="dynamic"),
+        compression=CompressionConfig(method="none", quantization="dynamic"),
         gates=GateConfig(max_quality_drop=None, max_latency_ms=50),
     )
 # [END without_code]

@@ -61,7 +61,7 @@ def test_the_form_reads_well(dag):
         schema = param.schema
         assert schema["title"], name
         assert len(param.description) > 20, name
-        assert schema["section"] in ("Model", "Compression", "Gates", "Service"), name
+        assert schema["section"] in ("Model", "Compression", "Service"), name
         # The form refuses an empty text where null isn't allowed, and then can't be sent at all.
         assert param.value != "", name
 
@@ -70,6 +70,8 @@ def test_the_form_reads_well(dag):
     ("name", "value"),
     [
         ("model_name", "os.system"),
+        ("method", "smallest"),
+        ("max_size_mb", 0),
         ("prune_ratio", 1.0),
         ("prune_ratio", "much"),
         ("port", 80),

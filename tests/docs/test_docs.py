@@ -66,8 +66,11 @@ DAGS = {
     },
     "take_in_a_model": {"ingest_weights", "ingest_onnx"},
     "roll_back": {"roll_back"},
+    "embedder": {"ingest", "quantize", "build", "evaluate"},
     "compress_only": {"newest_weights", "ingest", "prune", "quantize", "publish"},
     "after_a_release": {"tell"},
+    "smaller_digits": {"train", "distill", "quantize", "prune"},
+    "prune_an_encoder": {"ingest", "by_gradient", "two_of_four", "neurons"},
 }
 for _name in ("quadrants", "quadrants_trained_elsewhere", "bought_model"):
     DAGS[_name] = DAGS["digits_weekly"]

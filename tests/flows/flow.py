@@ -45,8 +45,8 @@ class Flow:
     def compress(self, code, compression):
         measured = _fields(code, "data", "metric")
         prune = {
-            "method": compression.prune_method,
-            "ratio": compression.prune_ratio,
+            "method": compression.method,
+            "ratio": compression.ratio,
             "recovery_epochs": compression.recovery_epochs,
             "threads": 1,
         }

@@ -31,37 +31,31 @@ def code(module, **more):
 MODELS = {
     "cnn": (
         code("other_cnn"),
-        CompressionConfig(prune_method="channels", prune_ratio=0.5, recovery_epochs=4, quantization="static"),
+        CompressionConfig(method="channels", ratio=0.5, recovery_epochs=4, quantization="static"),
         GateConfig(max_quality_drop=2, min_size_ratio=5),
         5,
     ),
     "multi": (
         code("other_multi", metric=UserFunction("other_multi:cost")),
-        CompressionConfig(
-            prune_method="channels", prune_ratio=0.25, recovery_epochs=40, quantization="dynamic"
-        ),
+        CompressionConfig(method="channels", ratio=0.25, recovery_epochs=40, quantization="dynamic"),
         GateConfig(max_quality_drop=0.1, min_quality=0.5),
         80,
     ),
     "lstm": (
         code("other_lstm", dynamic={"wave": {1: "time"}}),
-        CompressionConfig(prune_method="none", quantization="dynamic"),
+        CompressionConfig(method="none", quantization="dynamic"),
         GateConfig(max_quality_drop=3, min_size_ratio=2),
         30,
     ),
     "transformer": (
         code("other_transformer", dynamic={"tokens": {1: "sequence"}}),
-        CompressionConfig(
-            prune_method="magnitude-ratio", prune_ratio=0.3, recovery_epochs=2, quantization="dynamic"
-        ),
+        CompressionConfig(method="magnitude-ratio", ratio=0.3, recovery_epochs=2, quantization="dynamic"),
         GateConfig(max_quality_drop=3, min_size_ratio=2),
         6,
     ),
     "mlp": (
         code("other_mlp", metric="rmse"),
-        CompressionConfig(
-            prune_method="channels", prune_ratio=0.5, recovery_epochs=60, quantization="static"
-        ),
+        CompressionConfig(method="channels", ratio=0.5, recovery_epochs=60, quantization="static"),
         GateConfig(max_quality_drop=3),
         120,
     ),
@@ -145,7 +139,7 @@ def _answers_at_other_lengths(flow, client, name):
     assert client.metadata()["inputs"][0]["shape"][:2] == [-1, -1]
 
 
-NOTHING_NEEDED = CompressionConfig(prune_method="none", quantization="dynamic")
+NOTHING_NEEDED = CompressionConfig(method="none", quantization="dynamic")
 NO_QUALITY = GateConfig(max_quality_drop=None)
 
 
@@ -172,7 +166,7 @@ def test_an_onnx_file_bound_to_a_batch_is_quantized_with_data_and_served_in_that
         data=DataSource(UserFunction("other_onnx:load"), version="1"), metric="accuracy:probabilities"
     )
     flow.take_in("theirs", code, source=tmp_path / "theirs.onnx")
-    flow.until_package(code, CompressionConfig(prune_method="none", quantization="static"), GateConfig(2.0))
+    flow.until_package(code, CompressionConfig(method="none", quantization="static"), GateConfig(2.0))
     assert flow.results["tested"].metrics["quality"] >= 0.98
     assert flow.results["servable"].metrics["golden_source"] == "test samples"
     # 200 samples, of which 16 requests of 4 are golden.

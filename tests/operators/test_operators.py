@@ -227,7 +227,7 @@ def test_the_pipeline_of_an_onnx_file_needs_no_code():
         made = md.model_deploy_pipeline(
             name="theirs",
             source="/models/theirs.onnx",
-            compression=md.CompressionConfig(prune_method="none", quantization="dynamic"),
+            compression=md.CompressionConfig(method="none", quantization="dynamic"),
             gates=md.GateConfig(max_quality_drop=None),
         )
     assert made.train_model.step_name() == "ingest"

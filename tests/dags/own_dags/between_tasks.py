@@ -40,7 +40,9 @@ with DAG(
         code=MODELS,
         name="{{ params.name }}",
         epochs=60,
-        compression=md.CompressionConfig(prune_ratio=0.5, recovery_epochs=40, quantization="dynamic"),
+        compression=md.CompressionConfig(
+            method="channels", ratio=0.5, recovery_epochs=40, quantization="dynamic"
+        ),
         gates=md.GateConfig(max_quality_drop=5, min_size_ratio="{{ params.min_size_ratio }}"),
         service=md.ServiceConfig(port="{{ params.port }}", window_s=2, latency_ms=1000),
         asset="model/moons",

@@ -1,0 +1,255 @@
+"""Searches for the smallest and fastest form of a model that keeps a budget."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow_model_deploy.engine.compression import (
+    Budget,
+    Format,
+    LayerSensitivity,
+    Objective,
+    Treatment,
+    activations_of,
+    analyse,
+    best_upgrade,
+    cheapest,
+    treatments,
+)
+from airflow_model_deploy.engine.steps.candidates import (
+    Built,
+    Float,
+    Original,
+    build,
+    calibration_batch,
+    verify,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+logger = logging.getLogger(__name__)
+
+_TRIES = 6  # candidates built after the first one, to come close to the budget
+_REPAIRS = 8
+_UNIFORM = ("int8-static", "int8-dynamic")  # built for all layers alike: a plan has to beat them
+_NEAR = 0.9  # a plan that uses this share of its budget is near enough
+
+
+@dataclass(frozen=True)
+class Search:
+    """What is searched, and where.
+
+    Args:
+        budget: what has to be kept.
+        objective: what is made small.
+        formats: formats that may be used; None: what suits the model.
+        folder: for the candidates' files.
+    """
+
+    budget: Budget
+    objective: Objective
+    formats: tuple[Format, ...] | None
+    folder: Path
+
+    def score(self, built: Built) -> tuple[bool, float]:
+        """Order candidates: those within the budget first, then by cost."""
+        return bool(built.broken), built.verified.cost(self.objective)
+
+    def file(self) -> Path:
+        """A new file."""
+        return self.folder / f"candidate-{len(list(self.folder.glob('candidate-*.onnx')))}.onnx"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search of formats found: all candidates, and the layers' sensitivity."""
+
+    built: tuple[Built, ...]
+    layers: tuple[LayerSensitivity, ...]
+
+
+def search_formats(graph: Float, search: Search) -> Found:
+    """Measure every layer in every format, plan within the budget, build, verify, and come closer or repair.
+
+    The plan is the least cost whose losses add up to at most a bound. Where the budget is in the loss's own unit
+    (cosine) the bound is what the budget leaves; else the first plan is the cheapest of all, and the bound is
+    halved until the quality holds. A verified loss that differs from the prediction corrects the bound.
+    """
+    offered = treatments(graph.path, search.formats)
+    batch = calibration_batch(graph.path)
+    graph.activations.update(activations_of(graph.path, offered, graph.original.feed, batch))
+    layers = analyse(
+        graph.path,
+        offered,
+        graph.original.feed,
+        loss=graph.original.loss,
+        calibration=graph.original.feed,
+        request=graph.original.request,
+        batch_size=batch,
+        activations=graph.activations,
+    )
+    planner = _Planner(graph, search, layers)
+    planner.run()
+    return Found(tuple(planner.built), layers)
+
+
+class _Planner:
+    """The loop over plans for one graph."""
+
+    def __init__(self, graph: Float, search: Search, layers: Sequence[LayerSensitivity]) -> None:
+        self.graph, self.search, self.layers = graph, search, layers
+        self.built: list[Built] = []
+        self.losses = [layer.losses for layer in layers]
+        self.plain = self._float_cost()
+        self.costs = [self._costs(layer) for layer in layers]
+        self._seen: dict[tuple[str, ...], Built] = {}
+
+    def run(self) -> None:
+        """Leave every candidate in `built`."""
+        for wanted in _UNIFORM:
+            if sum(wanted in one for one in self.losses) > len(self.losses) / 2:
+                self.build([wanted if wanted in one else "fp32" for one in self.losses])
+        in_loss_units = (
+            self.graph.original.loss_name.startswith("1 - ") and self.search.budget.max_drop is not None
+        )
+        bound = self._room() if in_loss_units else math.inf
+        if bound <= 0:
+            self.repair(["fp32"] * len(self.layers))
+            return
+        tightest, loosest = 0.0, math.inf  # bounds known to keep the budget, and to exceed it
+        for _ in range(1 + _TRIES):
+            chosen = cheapest(self.losses, self.costs, bound)
+            if chosen is None:
+                break
+            built, new = self.build(chosen)
+            if built.broken:
+                loosest = min(loosest, bound, self.predicted_loss(chosen))
+            else:
+                tightest = max(tightest, bound)
+                if not in_loss_units and bound == math.inf:
+                    return
+            following = self._next_bound(bound, built, tightest, loosest, in_loss_units=in_loss_units)
+            if following is None or (not new and not built.broken):
+                break
+            bound = following
+        if all(one.broken for one in self.built) and self.built:
+            last = min(self.built, key=lambda one: one.verified.loss)
+            self.repair([last.treatment.formats.get(layer.layer, "fp32") for layer in self.layers])
+
+    def _room(self) -> float:
+        """What the budget leaves for the formats, as a loss; the structure may have used some of it."""
+        used = self.graph.original.drop(self.graph.original.quality_of(self.graph.test_answers)) or 0.0
+        return ((self.search.budget.max_drop or 0.0) - used) / 100
+
+    def _next_bound(
+        self, bound: float, built: Built, tightest: float, loosest: float, *, in_loss_units: bool
+    ) -> float | None:
+        """The bound to try next; None where it is near enough."""
+        if in_loss_units:
+            room, found = self._room(), max(built.verified.loss_held_out or 0.0, 1e-12)
+            if not built.broken and found >= _NEAR * room:
+                return None
+            return bound * min(2.0, max(0.5, 0.97 * room / found))
+        if math.isinf(bound):
+            return self.predicted_loss(self.chosen_of(built)) / 2
+        if tightest == 0.0:
+            return bound / 2
+        return None if tightest >= 0.8 * loosest else (tightest + loosest) / 2
+
+    def repair(self, chosen: list[str]) -> None:
+        """Give the layer back its precision where that takes away most loss for its cost, until the budget holds."""
+        for turn in range(_REPAIRS):
+            built, _ = self.build(chosen)
+            if not built.broken:
+                return
+            for _ in range(1 + turn):  # in growing strides: many layers may have to change
+                upgrade = best_upgrade(chosen, self.losses, self.costs)
+                if upgrade is None:
+                    return
+                chosen = [*chosen[: upgrade[0]], upgrade[1], *chosen[upgrade[0] + 1 :]]
+        self.build(["fp32"] * len(self.layers))
+
+    def build(self, chosen: Sequence[str]) -> tuple[Built, bool]:
+        """Build a plan, once; returns it and whether it is new."""
+        key = tuple(chosen)
+        if key in self._seen:
+            return self._seen[key], False
+        formats: Any = {
+            layer.layer: wanted for layer, wanted in zip(self.layers, chosen, strict=True) if wanted != "fp32"
+        }
+        predicted = {
+            "loss": self.predicted_loss(chosen),
+            "size_bytes": self._predicted(chosen, "bytes", self.plain[1]),
+            "latency_ms": self._predicted(chosen, "milliseconds", self.plain[0]),
+        }
+        built = build(self.graph, formats, self.search.file(), budget=self.search.budget, predicted=predicted)
+        self._seen[key] = built
+        self.built.append(built)
+        return built, True
+
+    def chosen_of(self, built: Built) -> list[str]:
+        """The formats of a candidate, layer by layer."""
+        return [built.treatment.formats.get(layer.layer, "fp32") for layer in self.layers]
+
+    def predicted_loss(self, chosen: Sequence[str]) -> float:
+        """The sum of the layers' losses."""
+        return sum(max(0.0, one[wanted]) for one, wanted in zip(self.losses, chosen, strict=True))
+
+    def _predicted(self, chosen: Sequence[str], what: str, plain: float) -> float:
+        saved = 0.0
+        for layer, wanted in zip(self.layers, chosen, strict=True):
+            table = getattr(layer, what)
+            saved += table["fp32"] - table[wanted]
+        return max(plain - saved, 0.0)
+
+    def _float_cost(self) -> tuple[float, int]:
+        found = verify(self.graph, self.graph.path)
+        return found.latency_ms, found.size_bytes
+
+    def _costs(self, layer: LayerSensitivity) -> dict[str, float]:
+        """Share of the float graph's latency and size that a layer takes, by format."""
+        latency, size = self.plain
+        weights = {"latency": (1.0, 0.05), "size": (0.05, 1.0), "balanced": (1.0, 1.0)}[self.search.objective]
+        return {
+            wanted: weights[0] * layer.milliseconds[wanted] / latency
+            + weights[1] * layer.bytes[wanted] / size
+            for wanted in layer.losses
+        }
+
+
+def search_ratio(
+    ratios: Sequence[float], attempt: Callable[[float], tuple[Float, float | None] | None], budget: Budget
+) -> list[Float]:
+    """Find the largest ratio whose recovered model keeps the quality, by bisection; returns it and the one below.
+
+    Args:
+        ratios: in rising order.
+        attempt: prunes and recovers; returns the float graph and its drop, None where nothing can be cut.
+        budget: its max_drop decides.
+    """
+    kept: dict[float, Float] = {}
+    low, high = -1, len(ratios)
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = attempt(ratios[middle])
+        if found is None:
+            return []
+        graph, drop = found
+        fits = budget.max_drop is None or (drop is not None and drop <= budget.max_drop + 1e-9)
+        logger.info("ratio %s: drop %s, %s", ratios[middle], drop, "kept" if fits else "too much")
+        if fits:
+            kept[ratios[middle]] = graph
+            low = middle
+        else:
+            high = middle
+    return [kept[ratio] for ratio in sorted(kept, reverse=True)]
+
+
+def fp32(original: Original) -> Float:
+    """The original graph, untreated."""
+    return Float(original.path, Treatment(), original)
