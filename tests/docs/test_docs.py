@@ -34,7 +34,7 @@ OPERATORS = sorted(name for name in airflow_model_deploy.__all__ if name.endswit
 SETTINGS = sorted(
     name
     for name in airflow_model_deploy.__all__
-    if name.endswith("Config") or name in ("ModelCode", "DataSource")
+    if name.endswith("Config") or name in ("Budget", "DataSource", "ModelCode")
 )
 DAGS = {
     "digits_weekly": {
@@ -70,6 +70,10 @@ DAGS = {
     "compress_only": {"newest_weights", "ingest", "prune", "quantize", "publish"},
     "after_a_release": {"tell"},
     "smaller_digits": {"train", "distill", "quantize", "prune"},
+    "compress_within_a_budget": {"train", "compress", "optimize"},
+    "compress_by_an_edited_plan": {"train", "compress"},
+    "compress_an_embedder": {"ingest", "compress"},
+    "compress_as_the_form_says": {"train", "compress"},
     "prune_an_encoder": {"ingest", "by_gradient", "two_of_four", "neurons"},
 }
 for _name in ("quadrants", "quadrants_trained_elsewhere", "bought_model"):

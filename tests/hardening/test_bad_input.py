@@ -141,13 +141,13 @@ FILES = {
     "pickle under its own name": (
         pickled("p.pkl"),
         {},
-        ("found: .pkl", "wanted: .safetensors", "Save the weights"),
+        ("found: a file ending in '.pkl'", "wanted: .safetensors", "Save the weights"),
     ),
     "zip that torch didn't write": (foreign_zip, {}, ("zip.pt", *NO_TENSORS)),
     "wrong sha256": (
         whole,
         {"sha256": "0" * 64},
-        ("whole.safetensors", "wanted: sha256 0000", "Get the file again"),
+        ("whole.safetensors", "wanted: sha256 0000", "Get it again"),
     ),
     "weights of another model": (
         other_weights,
