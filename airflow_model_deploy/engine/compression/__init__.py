@@ -10,6 +10,8 @@ from airflow_model_deploy.engine.compression.affine import (
     affine_quantize,
     fake_quantize,
 )
+from airflow_model_deploy.engine.compression.answer_losses import cosine_loss, relative_error
+from airflow_model_deploy.engine.compression.bit_losses import bit_losses
 from airflow_model_deploy.engine.compression.choice import Candidate, Choice, Measurement
 from airflow_model_deploy.engine.compression.cost import ModelCost, model_cost
 from airflow_model_deploy.engine.compression.distillation import Distillation, Teaching, check_outputs
@@ -36,6 +38,7 @@ from airflow_model_deploy.engine.compression.node_choice import chosen_nodes, fo
 from airflow_model_deploy.engine.compression.optimization import apply as apply_choice
 from airflow_model_deploy.engine.compression.optimization import candidates, choose
 from airflow_model_deploy.engine.compression.plan import (
+    PLAN_VERSION,
     Budget,
     Objective,
     Structure,
@@ -51,8 +54,6 @@ from airflow_model_deploy.engine.compression.sensitivity import (
     LayerSensitivity,
     activations_of,
     analyse,
-    cosine_loss,
-    relative_error,
     treatments,
 )
 from airflow_model_deploy.engine.compression.structured import prune_channels
@@ -73,6 +74,7 @@ from airflow_model_deploy.engine.models import CpuFingerprint, cpu_fingerprint
 
 __all__ = [
     "LOSSES",
+    "PLAN_VERSION",
     "AffineParameters",
     "Budget",
     "Candidate",
@@ -107,6 +109,7 @@ __all__ = [
     "apply_masks",
     "batch_gradients",
     "best_upgrade",
+    "bit_losses",
     "candidates",
     "cheapest",
     "check_outputs",

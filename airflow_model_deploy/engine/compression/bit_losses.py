@@ -6,6 +6,7 @@ The weights become inputs that may be overridden, so one session serves all laye
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,9 @@ from airflow_model_deploy.engine.compression.outliers import as_stored, product_
 from airflow_model_deploy.engine.compression.weight_nodes import (
     PLACES,
     attribute,
+    drop_unused_weights,
     fresh,
     open_for_rewriting,
-    used_names,
     weights_of,
 )
 from airflow_model_deploy.engine.errors import InputError
@@ -117,12 +118,9 @@ def _as_read(use: NodeWeight) -> np.ndarray:
 
 def _output_axis(use: NodeWeight) -> int:
     """The dimension that counts output channels; of a lookup, the entries."""
-    turned = use.node.op_type == "Gemm" and attribute(use.node, "transB", 0) == 1
-    return (
-        1
-        if use.node.op_type in ("MatMul", "ConvTranspose") or (use.node.op_type == "Gemm" and not turned)
-        else 0
-    )
+    if use.node.op_type == "Gemm":
+        return 0 if attribute(use.node, "transB", 0) == 1 else 1
+    return 1 if use.node.op_type in ("MatMul", "ConvTranspose") else 0
 
 
 def _rounded_in_blocks(weight: np.ndarray, bits: int, axis: int, block: int) -> np.ndarray:
@@ -143,19 +141,15 @@ def _overridable(
     import onnx
 
     graph: Any = model.graph
-    taken = {value.name: 1 for value in (*graph.input, *graph.initializer)}
-    taken |= {name: 1 for node in graph.node for name in node.output}
+    taken = Counter([value.name for value in (*graph.input, *graph.initializer)])
+    taken.update(name for node in graph.node for name in node.output)
     found = {}
     for number, (name, use) in enumerate(uses.items()):
         found[name] = own = fresh(f"weight_{number}", taken)
-        taken[own] = 1
         use.node.input[PLACES[use.node.op_type]] = own
         graph.initializer.append(onnx.numpy_helper.from_array(weights[name], own))
         kind = onnx.TensorProto.FLOAT
         graph.input.append(onnx.helper.make_tensor_value_info(own, kind, weights[name].shape))
-    used = used_names(graph) | {value.name for value in graph.output}
-    kept = [type(t).FromString(t.SerializeToString()) for t in graph.initializer if t.name in used]
-    graph.ClearField("initializer")
-    graph.initializer.extend(kept)
+    drop_unused_weights(graph)
     model.ir_version = max(model.ir_version, 4)  # the first in which an initializer need not be an input
     return found

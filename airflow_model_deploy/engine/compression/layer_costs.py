@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.engine.compression.mixed import quantize_mixed
+from airflow_model_deploy.engine.compression.mixed import build_mixed
 from airflow_model_deploy.engine.compression.weight_nodes import open_for_rewriting, weights_of
 from airflow_model_deploy.engine.models import (
     create_session,
     file_size,
     interleaved_seconds,
     run,
+    stored_tensor,
     write_onnx,
 )
 
@@ -55,6 +56,8 @@ def layer_costs(
         request: one request as it arrives; the shapes of the layers' inputs follow from it.
         rounds: interleaved samples of each format.
     """
+    import numpy as np
+
     source = Path(source)
     model = open_for_rewriting(source)
     uses = {name: use for name, use in weights_of(model, source.parent).items() if name in formats}
@@ -62,7 +65,7 @@ def layer_costs(
     found: dict[str, LayerCost] = {}
     measured: dict[tuple[Any, ...], LayerCost] = {}
     for name, use in uses.items():
-        array = entering[_data_input(use)]
+        array = np.atleast_1d(entering[_data_input(use)])  # a lookup's index may be a single number
         key = (*_kind(use), array.shape, array.dtype.str, tuple(formats[name]))
         if key not in measured:
             measured[key] = _measure(use, array, model.opset_import, formats[name], rounds)
@@ -73,20 +76,23 @@ def layer_costs(
 def values_inside(
     source: Path, names: Iterable[str], request: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Run a graph once and return what some values inside it are."""
+    """Run a graph once and return what some values inside it are; stored ones are read."""
     import onnx
 
     model = open_for_rewriting(source)
-    given = {i.name for i in model.graph.input}
-    stored = {t.name for t in model.graph.initializer}
+    stored = {t.name: t for t in model.graph.initializer}
+    given = {value.name for value in model.graph.input} - set(stored)
     out = {o.name for o in model.graph.output}
-    wanted = sorted(set(names) - given - stored)
+    wanted = sorted(set(names) - given - set(stored))
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted if name not in out)
-    with tempfile.TemporaryDirectory(prefix=".inside-", dir=source.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix="inside-") as folder:
         path = Path(folder) / "model.onnx"
         write_onnx(model, path, folder=source.parent)
         session = create_session(path)
         found = dict(zip(wanted, session.run(wanted, dict(request)), strict=True)) if wanted else {}
+    for name in set(names) & set(stored):
+        kept = stored_tensor(stored[name], source.parent)
+        found[name] = kept.rows(0, kept.shape[0]) if kept.file else onnx.numpy_helper.to_array(stored[name])
     return {**found, **{name: request[name] for name in set(names) & given}}
 
 
@@ -109,8 +115,9 @@ def _measure(
         files = {"fp32": alone}
         for wanted in formats:
             if wanted != "fp32":
-                files[wanted] = folder / f"{wanted}.onnx"
-                quantize_mixed(
+                files[wanted] = folder / wanted / "layer.onnx"
+                files[wanted].parent.mkdir()
+                build_mixed(
                     alone, files[wanted], {"layer": wanted}, calibration={"x": array}, batch_size=len(array)
                 )
         sessions = {wanted: create_session(file) for wanted, file in files.items()}

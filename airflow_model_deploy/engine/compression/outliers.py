@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.compression.calibration import calibration_batches
 from airflow_model_deploy.engine.compression.weight_nodes import (
+    drop_unused_weights,
     fresh,
     open_for_rewriting,
-    used_names,
     weights_of,
 )
 from airflow_model_deploy.engine.errors import InputError
@@ -195,11 +195,7 @@ class _Rewriting:
             nodes += self._after.get(node.name, [])
         self.model.graph.ClearField("node")
         self.model.graph.node.extend(nodes)
-        used = used_names(self.model.graph) | {value.name for value in self.model.graph.output}
-        weights = [t for t in self.model.graph.initializer if t.name in used]
-        copies = [type(t).FromString(t.SerializeToString()) for t in weights]
-        self.model.graph.ClearField("initializer")
-        self.model.graph.initializer.extend(copies)
+        drop_unused_weights(self.model.graph)
 
     def _node(
         self, kind: str, inputs: Sequence[str], group: Sequence[NodeWeight], what: str, **attributes: int

@@ -14,7 +14,7 @@ from airflow_model_deploy.engine.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SCHEMA_VERSION = 1
+PLAN_VERSION = 1
 Objective = Literal["balanced", "latency", "size"]
 _SLACK = 1e-9  # a drop of exactly the budget keeps it, whatever its last bit
 
@@ -48,13 +48,17 @@ class Budget:
         if self.max_drop is not None:
             if found.drop is None:
                 broken.append("the quality was not measured")
-            elif found.drop > self.max_drop + _SLACK:
+            elif self.loses_too_much(found):
                 broken.append(f"quality drops by {found.drop:.4g}, allowed are {self.max_drop:.4g}")
         if self.max_size_bytes is not None and found.size_bytes > self.max_size_bytes:
             broken.append(f"{found.size_bytes} bytes, allowed are {self.max_size_bytes}")
         if self.max_latency_ms is not None and found.latency_ms > self.max_latency_ms:
             broken.append(f"{found.latency_ms:.4g} ms a request, allowed are {self.max_latency_ms:.4g}")
         return tuple(broken)
+
+    def loses_too_much(self, found: Verified) -> bool:
+        """Whether the drop of quality alone exceeds the budget."""
+        return self.max_drop is not None and found.drop is not None and found.drop > self.max_drop + _SLACK
 
 
 @dataclass(frozen=True)
@@ -142,11 +146,11 @@ def treatment_of(plan: Mapping[str, Any]) -> Treatment:
         InputError: it is no plan, or says something that can't be done.
     """
     version = plan.get("schema_version")
-    if version != SCHEMA_VERSION or "formats" not in plan:
+    if version != PLAN_VERSION or "formats" not in plan:
         raise InputError(
             "this is no compression plan",
             found=f"schema version {version!r}, keys {sorted(plan)[:12]}",
-            wanted=f"schema version {SCHEMA_VERSION} with 'structure' and 'formats'",
+            wanted=f"schema version {PLAN_VERSION} with 'structure' and 'formats'",
             remedy="Edit a plan.json that an earlier run has written.",
         )
     formats = plan["formats"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.engine.compression.weight_nodes import fresh, read_by, used_names
+from airflow_model_deploy.engine.compression.weight_nodes import drop_unused_weights, fresh, read_by
 from airflow_model_deploy.engine.compression.weight_only import (
     blockwise,
     column_scales,
@@ -67,7 +67,7 @@ class Rewriter:
                 self._weight_only(node, uses[node.name], 8 if wanted == "int8-weight" else 4)
         self.model.graph.ClearField("node")
         self.model.graph.node.extend(_alive(self._nodes, {value.name for value in self.model.graph.output}))
-        self._drop_unused_weights()
+        drop_unused_weights(self.model.graph)
 
     def _dynamic(self, node: NodeProto, use: NodeWeight) -> None:
         """DynamicQuantizeLinear, MatMulInteger, Cast, Mul: what ONNX Runtime fuses into DynamicQuantizeMatMul."""
@@ -203,16 +203,6 @@ class Rewriter:
         self.model.graph.initializer.append(onnx.TensorProto(name=name, dims=shape, data_type=kind))
         self.streams[name] = stream
         return name
-
-    def _drop_unused_weights(self) -> None:
-        graph = self.model.graph
-        used = used_names(graph) | {value.name for value in graph.output}
-        gone = {tensor.name for tensor in graph.initializer} - used
-        for field in ("initializer", "input"):
-            kept = [item for item in getattr(graph, field) if item.name not in gone]
-            copies = [type(item).FromString(item.SerializeToString()) for item in kept]
-            graph.ClearField(field)
-            getattr(graph, field).extend(copies)
 
 
 def _alive(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:

@@ -162,7 +162,9 @@ def _formats(node: NodeProto, rank: int) -> tuple[Format, ...]:
     if node.op_type == "Gather":
         return _LOOKUP if rank >= 2 and attribute(node, "axis", 0) == 0 else ()
     if node.op_type in ("Conv", "ConvTranspose"):
-        return _STATIC_ONLY if rank >= 3 else ()
+        # ONNX Runtime's quantizer takes the output channels of one group for all of them.
+        grouped = node.op_type == "ConvTranspose" and attribute(node, "group", 1) != 1
+        return _STATIC_ONLY if rank >= 3 and not grouped else ()
     if rank != 2:
         return ()
     return _PRODUCT if is_plain_product(node) else ()
@@ -186,6 +188,17 @@ def attribute(node: NodeProto, name: str, default: Any) -> Any:
 def used_names(graph: Any) -> set[str]:
     """What the nodes of a graph read, with those of subgraphs."""
     return {name for node in graph.node for name in read_by(node)}
+
+
+def drop_unused_weights(graph: Any) -> None:
+    """Take away initializers that nobody reads, and the inputs that old files list them among."""
+    used = used_names(graph) | {value.name for value in graph.output}
+    gone = {tensor.name for tensor in graph.initializer} - used
+    for part in ("initializer", "input"):
+        kept = [item for item in getattr(graph, part) if item.name not in gone]
+        copies = [type(item).FromString(item.SerializeToString()) for item in kept]
+        graph.ClearField(part)
+        getattr(graph, part).extend(copies)
 
 
 def read_by(node: NodeProto) -> set[str]:

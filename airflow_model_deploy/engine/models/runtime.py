@@ -134,7 +134,11 @@ def create_session(
 
 
 def run(
-    session: InferenceSession, inputs: Mapping[str, np.ndarray], *, batch_size: int | None = None
+    session: InferenceSession,
+    inputs: Mapping[str, np.ndarray],
+    *,
+    batch_size: int | None = None,
+    override: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
     """Outputs by name, for all samples.
 
@@ -143,6 +147,7 @@ def run(
         inputs: name -> array, dimension 0 = samples.
         batch_size: samples a call; all at once by default. A graph with a fixed batch is always called with
             that many (the last call is filled up with repeated rows, whose answers are dropped).
+        override: initializers that are inputs, too, by name: what every call takes in their place.
     """
     import numpy as np
 
@@ -158,7 +163,7 @@ def run(
         batch = {name: np.ascontiguousarray(array[begin : begin + rows]) for name, array in inputs.items()}
         if fixed and rows < fixed:
             batch = {name: np.resize(array, (fixed, *array.shape[1:])) for name, array in batch.items()}
-        for name, value in zip(names, _call(session, batch), strict=True):
+        for name, value in zip(names, _call(session, {**batch, **(override or {})}), strict=True):
             parts[name].append(_rows(name, value, step if fixed else rows)[:rows])
     return {name: values[0] if len(values) == 1 else np.concatenate(values) for name, values in parts.items()}
 

@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from dataclasses import asdict, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from airflow_model_deploy.engine.artifacts import Description, Reference, digest_of, file_sha256
-from airflow_model_deploy.engine.compression import (
-    Budget,
-    Format,
-    Structure,
-    Treatment,
-    feed_forward_blocks,
-    treatment_of,
-)
+from airflow_model_deploy.engine.artifacts import Description, digest_of, file_sha256
+from airflow_model_deploy.engine.compression import Budget, Format, Treatment, treatment_of
 from airflow_model_deploy.engine.errors import GateError, InputError
 from airflow_model_deploy.engine.models import (
     DataSource,
     UserFunction,
+    collect_functions,
     load_data,
-    load_torch_model,
+    locate,
     onnx_precision,
     read_signature,
 )
 from airflow_model_deploy.engine.steps.base import Input, Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.candidates import Built, Float, Original, build, write
-from airflow_model_deploy.engine.steps.export import MODEL, copy_model, onnx_of
+from airflow_model_deploy.engine.steps.export import MODEL, onnx_of
 from airflow_model_deploy.engine.steps.fields import Metric, Seed, Threads
 from airflow_model_deploy.engine.steps.layout import PLAN
-from airflow_model_deploy.engine.steps.planning import Found, Search, fp32, search_formats, search_ratio
+from airflow_model_deploy.engine.steps.plan_content import (
+    earlier_layers,
+    plan_content,
+    plan_metrics,
+    plan_summary,
+)
+from airflow_model_deploy.engine.steps.planning import Found, Search, fp32, search_formats
 from airflow_model_deploy.engine.steps.quality import named_metric
 from airflow_model_deploy.engine.steps.spec import spec, spec_json
+from airflow_model_deploy.engine.steps.structure_search import cut, not_cut, pruned, structures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-logger = logging.getLogger(__name__)
 
 Loss = str | UserFunction | None
 
@@ -97,16 +95,24 @@ class AutoCompressSpec:
 
 
 def autocompress(spec: AutoCompressSpec, inputs: Inputs, context: StepContext) -> StepOutput:
-    """Search a plan once for this model, data and kind of CPU (or take the one given), build it, verify it."""
+    """Search a plan once for this model, code, data and kind of CPU (or verify the one given), and carry it out."""
     source = inputs["model"]
     original = _original(spec, source, context)
-    if spec.plan is not None:
-        plan = _given_plan(spec, source, original, context)
-    else:
-        parts = {"model": source.reference.digest, "spec": spec_json(replace(spec, through="structure"))}
-        parts["samples"] = _digest(original)
-        plan = context.pinned("autocompress", parts, lambda: _searched(spec, source, original, context))
+    make = _searched if spec.plan is None else _verified
+    parts = {
+        "model": source.reference.digest,
+        "spec": spec_json(replace(spec, through="structure")),
+        "code": _code_digest(spec),
+        "samples": original.digest,
+    }
+    plan = context.pinned("autocompress", parts, lambda: make(spec, source, original, context))
     return _finished(spec, plan, source, original, context)
+
+
+def _code_digest(spec: AutoCompressSpec) -> str:
+    """Of the user's code: with another training function or metric the plan is another."""
+    code = locate(collect_functions(spec))
+    return digest_of({name: file_sha256(path) for name, path in code.files.items()})
 
 
 def _original(spec: AutoCompressSpec, source: Input, context: StepContext) -> Original:
@@ -144,176 +150,71 @@ def _original(spec: AutoCompressSpec, source: Input, context: StepContext) -> Or
     return original
 
 
-def _digest(original: Original) -> str:
-    import hashlib
-
-    seen = hashlib.sha256()
-    for data in (original.planning, original.test):
-        targets = data.targets if isinstance(data.targets, dict) else {"": data.targets}
-        for name, array in sorted([*data.inputs.items(), *targets.items()]):
-            seen.update(name.encode())
-            if array is not None:
-                seen.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-    return digest_of({"model": file_sha256(original.path), "samples": seen.hexdigest()})
-
-
 def _searched(
     spec: AutoCompressSpec, source: Input, original: Original, context: StepContext
 ) -> dict[str, Any]:
     search = Search(spec.budget, spec.objective, spec.formats, context.folder("candidates"))
-    graphs, why = _structures(spec, source, original, context)
+    graphs, why = structures(spec, source, original, context)
     built: list[Built] = []
-    searched: list[tuple[Float, Found]] = []
+    searched: list[Found] = []
     for graph in graphs[:2] or [fp32(original)]:
-        found = search_formats(graph, search)
-        searched.append((graph, found))
-        built += found.built
+        searched.append(search_formats(graph, search))
+        built += searched[-1].built
     best = min(built, key=search.score)
     if best.broken:
         raise _unreachable(spec, best)
-    layers = next(f.layers for _, f in searched if best in f.built)
-    return _plan(spec, source.name, original, best, built, layers, why)
+    layers = next(found.layers for found in searched if best in found.built)
+    told = [layer.to_json() for layer in layers]
+    return plan_content(spec, source.name, original, best, built, told, _reason(spec, built, why))
+
+
+def _reason(spec: AutoCompressSpec, built: list[Built], why: str) -> str:
+    within = [one for one in built if not one.broken]
+    what = {"balanced": "small and fast together", "latency": "fast", "size": "small"}[spec.objective]
+    reason = f"most {what} of {len(within)} candidates within the budget, of {len(built)} that were built"
+    return f"{reason}; nothing was cut: {why}" if why else reason
 
 
 def _unreachable(spec: AutoCompressSpec, best: Built) -> GateError:
     found = best.verified
+    drop = "unknown" if found.drop is None else f"{found.drop:.4g}"
     return GateError(
         "the budget can't be met",
         found=f"the best that was reached is {best.treatment.name}: {'; '.join(best.broken)}"
-        f" ({found.size_bytes} bytes, {found.latency_ms:.4g} ms, drop {found.drop})",
+        f" ({found.size_bytes} bytes, {found.latency_ms:.4g} ms, drop {drop})",
         wanted=", ".join(f"{k} {v}" for k, v in asdict(spec.budget).items() if v is not None),
         remedy="Widen the budget, allow more (ratios, formats, recovery epochs), or begin with a smaller model.",
     )
 
 
-def _structures(
-    spec: AutoCompressSpec, source: Input, original: Original, context: StepContext
-) -> tuple[list[Float], str]:
-    """The graphs of the largest cuts that keep the quality, most cut first; none, and why, where nothing is cut."""
-    why = _not_cut(spec, source)
-    if why:
-        return [], why
-    method = _method(spec, source, context)
-
-    def attempt(ratio: float) -> tuple[Float, float | None] | None:
-        structure = Structure(method, ratio, spec.norm, spec.round_to, spec.recovery_epochs)
-        try:
-            graph = _cut(spec, structure, source, original, context)
-        except InputError as error:
-            logger.info("nothing is cut at ratio %s: %s", ratio, error)
-            return None
-        return graph, original.drop(original.quality_of(graph.test_answers))
-
-    found = search_ratio(sorted(spec.ratios), attempt, spec.budget)
-    return found, "" if found else "no ratio that was tried kept the quality"
-
-
-def _not_cut(spec: AutoCompressSpec, source: Input) -> str:
-    if source.format != "torch":
-        return "the model is a graph: there is no training code to recover it with"
-    if spec.structure == "none" or not spec.ratios:
-        return "the structure is to stay"
-    if spec.fit is None and spec.loss is None:
-        return "without a training function or a loss nothing that is cut can recover"
-    return "" if spec.recovery_epochs else "without recovery epochs nothing that is cut can recover"
-
-
-def _method(spec: AutoCompressSpec, source: Input, context: StepContext) -> Literal["channels", "ffn"]:
-    if spec.structure in ("channels", "ffn"):
-        return spec.structure
-    try:
-        feed_forward_blocks(load_torch_model(source.folder, context.resolve))
-    except InputError:  # not a transformer
-        return "channels"
-    return "ffn"
-
-
-def _cut(
-    spec: AutoCompressSpec, structure: Structure, source: Input, original: Original, context: StepContext
-) -> Float:
-    reference = _pruned(spec, structure, source, context)
-    exported = context.run("export", {}, {"model": reference}).artifact
-    if exported is None:
-        raise TypeError("the export step published no artifact")
-    folder, _ = context.store.fetch(exported, context.scratch)
-    return Float(folder / MODEL, Treatment(structure), original)
-
-
-def _pruned(spec: AutoCompressSpec, structure: Structure, source: Input, context: StepContext) -> Reference:
-    """The pruned and recovered model, made by the step `prune`, which keeps what it has made."""
-    asked = {**asdict(structure), "seed": spec.seed, "threads": spec.threads, "metric": spec.metric}
-    asked |= {"fit": spec.fit, "loss": spec.loss, "data": spec.data}
-    plain = {name: _json(value) for name, value in asked.items()}
-    artifact = context.run("prune", plain, {"model": source.reference}).artifact
-    if artifact is None:
-        raise TypeError("the prune step published no artifact")
-    return artifact
-
-
-def _json(value: Any) -> Any:
-    return spec_json(value) if hasattr(value, "__dataclass_fields__") else value
-
-
-def _given_plan(
+def _verified(
     spec: AutoCompressSpec, source: Input, original: Original, context: StepContext
 ) -> dict[str, Any]:
     """Build and verify an edited plan; what it says to do is done, or refused."""
-    treatment = treatment_of(spec.plan or {})
-    if treatment.structure is not None and (
-        why := _not_cut(replace(spec, structure="auto", recovery_epochs=1), source)
-    ):
-        raise InputError("the plan's structure can't be cut", found=why, remedy="Set its structure to null.")
-    graph = (
-        _cut(spec, treatment.structure, source, original, context) if treatment.structure else fp32(original)
-    )
+    given = spec.plan or {}
+    treatment = treatment_of(given)
+    if treatment.structure is not None:
+        why = not_cut(replace(spec, structure="auto", ratios=(0.5,), recovery_epochs=1), source)
+        if why:
+            raise InputError(
+                "the plan's structure can't be cut", found=why, remedy="Set its structure to null."
+            )
+    graph = _graph(spec, treatment, source, original, context)
     formats: Any = treatment.formats
-    target = context.folder("given") / MODEL
-    built = build(graph, formats, target, budget=spec.budget)
+    built = build(graph, formats, context.folder("given") / MODEL, budget=spec.budget)
     if built.broken:
         raise _unreachable(spec, built)
-    told = (spec.plan or {}).get("sensitivity") or []
-    return _plan(
-        spec, source.name, original, built, [built], [], "", sensitivity=told, reason="given, and verified"
+    return plan_content(
+        spec, source.name, original, built, [built], earlier_layers(given), "given, and verified"
     )
 
 
-def _plan(
-    spec: AutoCompressSpec,
-    name: str,
-    original: Original,
-    best: Built,
-    built: list[Built],
-    layers: Any,
-    why: str,
-    *,
-    sensitivity: list[dict[str, Any]] | None = None,
-    reason: str | None = None,
-) -> dict[str, Any]:
-    within = [one for one in built if not one.broken]
-    told = [{**one.told(), "chosen": one is best} for one in built]
-    what = {"balanced": "small and fast together", "latency": "fast", "size": "small"}[spec.objective]
-    return {
-        "schema_version": 1,
-        "model": name,
-        "metric": original.metric.name,
-        "higher_is_better": original.metric.higher_is_better,
-        "loss_name": original.loss_name,
-        "budget": asdict(spec.budget),
-        "objective": spec.objective,
-        "planning_samples": spec.planning_samples,
-        **best.treatment.to_json(),
-        "predicted": best.predicted,
-        "verified": asdict(best.verified),
-        "reason": reason
-        or f"most {what} of {len(within)} candidates within the budget, of {len(built)} that were built"
-        + (f"; nothing was cut: {why}" if why else ""),
-        "candidates": told,
-        "sensitivity": sensitivity
-        if sensitivity is not None
-        else [
-            {**layer.to_json(), "chosen": best.treatment.formats.get(layer.layer, "fp32")} for layer in layers
-        ],
-    }
+def _graph(
+    spec: AutoCompressSpec, treatment: Treatment, source: Input, original: Original, context: StepContext
+) -> Float:
+    if treatment.structure is None:
+        return fp32(original)
+    return cut(spec, treatment.structure, source, original, context)
 
 
 def _finished(
@@ -323,27 +224,17 @@ def _finished(
     treatment = treatment_of(plan)
     base = source.reference
     if treatment.structure is not None:
-        base = _pruned(spec, treatment.structure, source, context)
+        base = pruned(spec, treatment.structure, source, context)
     folder = context.folder("model")
-    parents: dict[str, str] = {}
     if spec.through == "structure":
         made, manifest = context.store.fetch(base, context.scratch)
-        shutil.copytree(made, folder, dirs_exist_ok=True)
+        shutil.copytree(made, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
         signature, format_ = manifest.description.signature, manifest.description.format
     else:
-        graph = (
-            _cut(spec, treatment.structure, source, original, context)
-            if treatment.structure
-            else fp32(original)
-        )
         formats: Any = treatment.formats
-        if formats:
-            write(graph, formats, folder / MODEL)
-        else:
-            copy_model(graph.path, folder)
+        write(_graph(spec, treatment, source, original, context), formats, folder / MODEL)
         signature, format_ = read_signature(folder / MODEL), "onnx"
-    if treatment.structure is not None:
-        parents = {"pruned": base.digest}
+    parents = {"pruned": base.digest} if treatment.structure is not None else {}
     (folder / PLAN).write_text(json.dumps(plan, indent=1, sort_keys=True), encoding="utf-8")
     verified = plan["verified"]
     return StepOutput(
@@ -354,31 +245,15 @@ def _finished(
             format=format_,
             signature=signature,
             parents=parents,
-            metrics=_metrics(plan, verified),
+            metrics=plan_metrics(plan),
         ),
         main="model",
         measurements={
             "latency_ms": verified["latency_ms"],
             "baseline_latency_ms": verified["baseline_latency_ms"],
         },
-        details={"plan": _summary(plan)},
+        details={"plan": plan_summary(plan)},
     )
-
-
-def _metrics(plan: Mapping[str, Any], verified: Mapping[str, Any]) -> dict[str, Any]:
-    told = {"metric": plan["metric"], "higher_is_better": plan["higher_is_better"]}
-    if verified["quality"] is not None:
-        told |= {"quality": verified["quality"], "baseline_quality": verified["baseline_quality"]}
-        told["drop"] = verified["drop"]
-    return {**told, "model_bytes": verified["size_bytes"], "baseline_bytes": verified["baseline_size_bytes"]}
-
-
-def _summary(plan: Mapping[str, Any]) -> dict[str, Any]:
-    """The plan without what grows with the model's layers: it travels in XCom."""
-    counts: dict[str, int] = {}
-    for wanted in plan["formats"].values():
-        counts[wanted] = counts.get(wanted, 0) + 1
-    return {k: v for k, v in plan.items() if k not in ("sensitivity", "formats")} | {"layers": counts}
 
 
 STEP = Step(

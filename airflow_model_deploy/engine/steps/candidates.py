@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine.artifacts import digest_of, file_sha256
 from airflow_model_deploy.engine.compression import (
     Budget,
     Treatment,
@@ -30,7 +33,7 @@ from airflow_model_deploy.engine.steps.speed import first_rows
 from airflow_model_deploy.engine.steps.torch_artifacts import data_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     import numpy as np  # noqa: TC004 - nobody asks these classes for their types at run time
 
@@ -109,14 +112,37 @@ class Original:
         return drop_of(self.metric.name, quality, self.quality, higher_is_better=self.metric.higher_is_better)
 
     @property
-    def loss(self) -> Callable[[Answers, Answers], float]:
-        """The distance of answers that adds up over layers."""
-        return cosine_loss if self.metric.name.partition(":")[0] == "cosine" else relative_error
+    def by_cosine(self) -> bool:
+        """Whether the quality is 1 - the loss: then the budget bounds the loss itself."""
+        return self.metric.name.partition(":")[0] == "cosine"
+
+    def loss(self, answers: Answers, changed: Answers) -> float:
+        """The distance of answers that adds up over layers; of one output where the metric is of one."""
+        name = self.metric.name.partition(":")[2]
+        if self.by_cosine:
+            name = name or next(iter(answers))  # as the metric picks it
+        if name:
+            answers, changed = {name: answers[name]}, {name: changed[name]}
+        return cosine_loss(answers, changed) if self.by_cosine else relative_error(answers, changed)
 
     @property
     def loss_name(self) -> str:
         """What that distance is called."""
-        return "1 - mean cosine" if self.loss is cosine_loss else "relative squared error"
+        return "1 - mean cosine" if self.by_cosine else "relative squared error"
+
+    @property
+    def digest(self) -> str:
+        """Of the graph and the samples."""
+        seen = hashlib.sha256()
+        for data in (self.planning, self.test):
+            targets = data.targets if isinstance(data.targets, dict) else {"": data.targets}
+            for arrays in (data.inputs, targets):
+                for name, array in sorted(arrays.items(), key=lambda pair: pair[0]):
+                    seen.update(f"{name}:".encode())
+                    if array is not None:
+                        plain = repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes()
+                        seen.update(f"{array.dtype}{array.shape}".encode() + plain)
+        return digest_of({"model": file_sha256(self.path), "samples": seen.hexdigest()})
 
 
 @dataclass(frozen=True)
@@ -165,7 +191,7 @@ class Built:
             "latency_ms": found.latency_ms,
             "quality": found.quality,
             "drop": found.drop,
-            "loss": found.loss,
+            "loss": found.loss if math.isfinite(found.loss) else None,
             "within_budget": not self.broken,
             "chosen": False,
         }

@@ -60,6 +60,15 @@ class Search:
         """Order candidates: those within the budget first, then by cost."""
         return bool(built.broken), built.verified.cost(self.objective)
 
+    def bounds(self, graph: Float) -> bool:
+        """Whether the budget bounds the loss itself."""
+        return graph.original.by_cosine and self.budget.max_drop is not None
+
+    def room(self, graph: Float) -> float:
+        """What the budget leaves for the formats, as a loss, where it bounds that; the structure may have used some."""
+        used = graph.original.drop(graph.original.quality_of(graph.test_answers)) or 0.0
+        return ((self.budget.max_drop or 0.0) - used) / 100
+
     def file(self) -> Path:
         """A new file."""
         return self.folder / f"candidate-{len(list(self.folder.glob('candidate-*.onnx')))}.onnx"
@@ -92,6 +101,7 @@ def search_formats(graph: Float, search: Search) -> Found:
         request=graph.original.request,
         batch_size=batch,
         activations=graph.activations,
+        most=search.room(graph) if search.bounds(graph) else math.inf,
     )
     planner = _Planner(graph, search, layers)
     planner.run()
@@ -106,20 +116,41 @@ class _Planner:
         self.built: list[Built] = []
         self.losses = [layer.losses for layer in layers]
         self.plain = self._float_cost()
-        self.costs = [self._costs(layer) for layer in layers]
+        self.costs = [self._costs(layer, search.objective) for layer in layers]
         self._seen: dict[tuple[str, ...], Built] = {}
 
     def run(self) -> None:
-        """Leave every candidate in `built`."""
+        """Leave every candidate in `built`.
+
+        Where the plan that serves the objective best is too large or too slow, those that serve the size or the
+        latency best are tried as well.
+        """
         for wanted in _UNIFORM:
             if sum(wanted in one for one in self.losses) > len(self.losses) / 2:
                 self.build([wanted if wanted in one else "fp32" for one in self.losses])
-        in_loss_units = (
-            self.graph.original.loss_name.startswith("1 - ") and self.search.budget.max_drop is not None
-        )
-        bound = self._room() if in_loss_units else math.inf
+        self._plan()
+        budget = self.search.budget
+        limits: dict[Objective, float | None] = {
+            "size": budget.max_size_bytes,
+            "latency": budget.max_latency_ms,
+        }
+        for objective, limit in limits.items():
+            if limit is not None and objective != self.search.objective and self._all_broken():
+                self.costs = [self._costs(layer, objective) for layer in self.layers]
+                self._plan()
+        if self._all_broken() and (
+            worse := [one for one in self.built if budget.loses_too_much(one.verified)]
+        ):
+            self.repair(self.chosen_of(min(worse, key=lambda one: one.verified.loss)))
+
+    def _all_broken(self) -> bool:
+        return all(one.broken for one in self.built)
+
+    def _plan(self) -> None:
+        """Build the cheapest plan within a bound on the loss, and move the bound until it is the budget's."""
+        bound = self.search.room(self.graph) if self.search.bounds(self.graph) else math.inf
         if bound <= 0:
-            self.repair(["fp32"] * len(self.layers))
+            self.build(["fp32"] * len(self.layers))
             return
         tightest, loosest = 0.0, math.inf  # bounds known to keep the budget, and to exceed it
         for _ in range(1 + _TRIES):
@@ -131,27 +162,17 @@ class _Planner:
                 loosest = min(loosest, bound, self.predicted_loss(chosen))
             else:
                 tightest = max(tightest, bound)
-                if not in_loss_units and bound == math.inf:
+                if bound == math.inf:
                     return
-            following = self._next_bound(bound, built, tightest, loosest, in_loss_units=in_loss_units)
+            following = self._next_bound(bound, built, tightest, loosest)
             if following is None or (not new and not built.broken):
                 break
             bound = following
-        if all(one.broken for one in self.built) and self.built:
-            last = min(self.built, key=lambda one: one.verified.loss)
-            self.repair([last.treatment.formats.get(layer.layer, "fp32") for layer in self.layers])
 
-    def _room(self) -> float:
-        """What the budget leaves for the formats, as a loss; the structure may have used some of it."""
-        used = self.graph.original.drop(self.graph.original.quality_of(self.graph.test_answers)) or 0.0
-        return ((self.search.budget.max_drop or 0.0) - used) / 100
-
-    def _next_bound(
-        self, bound: float, built: Built, tightest: float, loosest: float, *, in_loss_units: bool
-    ) -> float | None:
+    def _next_bound(self, bound: float, built: Built, tightest: float, loosest: float) -> float | None:
         """The bound to try next; None where it is near enough."""
-        if in_loss_units:
-            room, found = self._room(), max(built.verified.loss_held_out or 0.0, 1e-12)
+        if self.search.bounds(self.graph):
+            room, found = self.search.room(self.graph), max(built.verified.loss_held_out or 0.0, 1e-12)
             if not built.broken and found >= _NEAR * room:
                 return None
             return bound * min(2.0, max(0.5, 0.97 * room / found))
@@ -184,7 +205,7 @@ class _Planner:
         }
         predicted = {
             "loss": self.predicted_loss(chosen),
-            "size_bytes": self._predicted(chosen, "bytes", self.plain[1]),
+            "size_bytes": round(self._predicted(chosen, "bytes", self.plain[1])),
             "latency_ms": self._predicted(chosen, "milliseconds", self.plain[0]),
         }
         built = build(self.graph, formats, self.search.file(), budget=self.search.budget, predicted=predicted)
@@ -211,10 +232,10 @@ class _Planner:
         found = verify(self.graph, self.graph.path)
         return found.latency_ms, found.size_bytes
 
-    def _costs(self, layer: LayerSensitivity) -> dict[str, float]:
+    def _costs(self, layer: LayerSensitivity, objective: Objective) -> dict[str, float]:
         """Share of the float graph's latency and size that a layer takes, by format."""
         latency, size = self.plain
-        weights = {"latency": (1.0, 0.05), "size": (0.05, 1.0), "balanced": (1.0, 1.0)}[self.search.objective]
+        weights = {"latency": (1.0, 0.05), "size": (0.05, 1.0), "balanced": (1.0, 1.0)}[objective]
         return {
             wanted: weights[0] * layer.milliseconds[wanted] / latency
             + weights[1] * layer.bytes[wanted] / size
