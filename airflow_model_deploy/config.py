@@ -66,32 +66,6 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class CompressionConfig:
-    """How the model is compressed. All templated.
-
-    Args:
-        method: "auto" plans structure and number formats under the budget; else how it is pruned: "channels", "ffn",
-            "magnitude-mean", "magnitude-ratio", "gradient-mean", "gradient-ratio", "taylor-mean", "taylor-ratio",
-            "wanda-ratio" or "none".
-        budget: what the planner has to keep; a number is the largest loss of quality.
-        objective: what the planner makes small: "balanced", "latency" or "size".
-        ratio: share that goes, by any other method.
-        recovery_epochs: passes over the training data after pruning; 0: the planner cuts nothing.
-        quantization: "auto" follows the plan, and without one chooses by the kind of model; or "static", "dynamic",
-            "weight-only", "none".
-        calibration_samples: that ranges are taken from, without a plan.
-    """
-
-    method: str = "auto"
-    budget: Budget | float | str = field(default_factory=Budget)
-    objective: str = "balanced"
-    ratio: float | str = 0.5
-    recovery_epochs: int | str = 10
-    quantization: str = "auto"
-    calibration_samples: int | str = 256
-
-
-@dataclass(frozen=True)
 class DistillationConfig:
     """What of a larger model's answers is learned. All templated, keys and values of `hidden` too.
 
@@ -111,6 +85,35 @@ class DistillationConfig:
     alpha: float | str | None = None
     hidden: dict[str, str] = field(default_factory=dict)
     dimension: int | str = 1
+
+
+@dataclass(frozen=True)
+class CompressionConfig:
+    """How the model is compressed. All templated.
+
+    Args:
+        method: "auto" plans structure and number formats under the budget; else how it is pruned: "channels", "ffn",
+            "magnitude-mean", "magnitude-ratio", "gradient-mean", "gradient-ratio", "taylor-mean", "taylor-ratio",
+            "wanda-ratio" or "none".
+        budget: what the planner has to keep; a number is the largest loss of quality.
+        objective: what the planner makes small: "balanced", "latency" or "size".
+        ratio: share that goes, by any other method.
+        recovery_epochs: passes over the training data after pruning; 0: the planner cuts nothing.
+        distillation: what the pruned model learns from the original in its recovery, in place of ModelCode.fit; None:
+            nothing.
+        quantization: "auto" follows the plan, and without one chooses by the kind of model; or "static", "dynamic",
+            "weight-only", "none".
+        calibration_samples: that ranges are taken from, without a plan.
+    """
+
+    method: str = "auto"
+    budget: Budget | float | str = field(default_factory=Budget)
+    objective: str = "balanced"
+    ratio: float | str = 0.5
+    recovery_epochs: int | str = 10
+    distillation: DistillationConfig | None = None
+    quantization: str = "auto"
+    calibration_samples: int | str = 256
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_model_deploy.config import Budget, ModelCode
+    from airflow_model_deploy.config import Budget, DistillationConfig, ModelCode
 
 
 class AutoCompressModelOperator(StepOperator):
@@ -32,6 +32,8 @@ class AutoCompressModelOperator(StepOperator):
     :param structure: what may be cut: ``auto``, ``channels``, ``ffn`` or ``none``. (templated)
     :param ratios: shares of channels or neurons that are tried. (templated)
     :param recovery_epochs: passes over the training data after each cut; 0: nothing is cut. (templated)
+    :param distillation: what a cut model learns from the original in its recovery, in place of the training function;
+        None: nothing. (templated)
     :param formats: number formats that layers may have; None: what suits the model. (templated)
     :param planning_samples: training samples that the layers' sensitivity is measured on. (templated)
     :param plan: an edited ``plan.json``, as its content or its path or URL: nothing is searched, it is built and
@@ -55,6 +57,7 @@ class AutoCompressModelOperator(StepOperator):
         structure: str | None = None,
         ratios: Sequence[float] | str | None = None,
         recovery_epochs: int | str | None = None,
+        distillation: DistillationConfig | None = None,
         formats: Sequence[str] | None = None,
         planning_samples: int | str | None = None,
         plan: Mapping[str, Any] | str | None = None,
@@ -69,6 +72,7 @@ class AutoCompressModelOperator(StepOperator):
             "structure": structure,
             "ratios": ratios,
             "recovery_epochs": recovery_epochs,
+            "distillation": asdict(distillation) if distillation else None,
             "formats": formats,
             "planning_samples": planning_samples,
             "plan": plan,

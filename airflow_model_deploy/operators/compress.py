@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_model_deploy.config import CompressionConfig
@@ -52,6 +53,7 @@ class CompressModelOperator(StepOperator):
             "objective": chosen.objective,
             "ratio": chosen.ratio,
             "recovery_epochs": chosen.recovery_epochs,
+            "distillation": asdict(chosen.distillation) if chosen.distillation else None,
             "seed": seed,
             "threads": threads,
         }

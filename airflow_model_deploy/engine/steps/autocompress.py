@@ -27,6 +27,7 @@ from airflow_model_deploy.engine.steps.export import MODEL, onnx_of
 from airflow_model_deploy.engine.steps.fields import Metric, Seed, Threads
 from airflow_model_deploy.engine.steps.layout import PLAN
 from airflow_model_deploy.engine.steps.plan_content import (
+    cut_metrics,
     earlier_layers,
     plan_content,
     plan_metrics,
@@ -34,6 +35,7 @@ from airflow_model_deploy.engine.steps.plan_content import (
 )
 from airflow_model_deploy.engine.steps.planning import Found, Search, fp32, search_formats
 from airflow_model_deploy.engine.steps.quality import named_metric
+from airflow_model_deploy.engine.steps.recovery import DistillationSpec
 from airflow_model_deploy.engine.steps.spec import spec, spec_json
 from airflow_model_deploy.engine.steps.structure_search import cut, not_cut, pruned, structures
 
@@ -86,6 +88,10 @@ class AutoCompressSpec:
     through: Literal["structure", "quantization"] = "quantization"
     fit: UserFunction | None = None
     loss: Loss = None
+    distillation: Annotated[
+        DistillationSpec,
+        Field(description="what a cut model learns from the original in its recovery, in place of `fit`"),
+    ] = field(default_factory=DistillationSpec)
     data: Annotated[
         DataSource | None, Field(description="split 'train' recovers, plans and calibrates, 'test' verifies")
     ] = None
@@ -230,13 +236,16 @@ def _finished(
         made, manifest = context.store.fetch(base, context.scratch)
         shutil.copytree(made, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
         signature, format_ = manifest.description.signature, manifest.description.format
+        metrics, measurements = cut_metrics(manifest.description.metrics), {}
     else:
         formats: Any = treatment.formats
         write(_graph(spec, treatment, source, original, context), formats, folder / MODEL)
         signature, format_ = read_signature(folder / MODEL), "onnx"
+        verified = plan["verified"]
+        metrics = plan_metrics(plan)
+        measurements = {name: verified[name] for name in ("latency_ms", "baseline_latency_ms")}
     parents = {"pruned": base.digest} if treatment.structure is not None else {}
     (folder / PLAN).write_text(json.dumps(plan, indent=1, sort_keys=True), encoding="utf-8")
-    verified = plan["verified"]
     return StepOutput(
         folder=folder,
         description=Description(
@@ -245,13 +254,10 @@ def _finished(
             format=format_,
             signature=signature,
             parents=parents,
-            metrics=plan_metrics(plan),
+            metrics=metrics,
         ),
         main="model",
-        measurements={
-            "latency_ms": verified["latency_ms"],
-            "baseline_latency_ms": verified["baseline_latency_ms"],
-        },
+        measurements=measurements,
         details={"plan": plan_summary(plan)},
     )
 

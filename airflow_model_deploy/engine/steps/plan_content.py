@@ -76,6 +76,12 @@ def plan_metrics(plan: Mapping[str, Any]) -> dict[str, Any]:
     return {**told, "model_bytes": verified["size_bytes"], "baseline_bytes": verified["baseline_size_bytes"]}
 
 
+def cut_metrics(told: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the metrics of a model whose structure alone is done, of those that its pruning measured."""
+    kept = ("metric", "higher_is_better", "samples", "quality", "quality_ci", "parameters", "zero_fraction")
+    return {name: told[name] for name in kept if name in told}
+
+
 def plan_summary(plan: Mapping[str, Any]) -> dict[str, Any]:
     """Return the plan without what grows with the model's layers: it travels in XCom."""
     counts: dict[str, int] = {}

@@ -250,7 +250,8 @@ def search_ratio(
 
     Args:
         ratios: in rising order.
-        attempt: prunes and recovers; returns the float graph and its drop, None where nothing can be cut.
+        attempt: prunes and recovers; returns the float graph and its drop; None where so
+            little is to go that nothing goes.
         budget: its max_drop decides.
     """
     kept: dict[float, Float] = {}
@@ -258,8 +259,9 @@ def search_ratio(
     while high - low > 1:
         middle = (low + high) // 2
         found = attempt(ratios[middle])
-        if found is None:
-            return []
+        if found is None:  # too little to cut at this ratio
+            low = middle
+            continue
         graph, drop = found
         fits = budget.max_drop is None or (drop is not None and drop <= budget.max_drop + 1e-9)
         logger.info("ratio %s: drop %s, %s", ratios[middle], drop, "kept" if fits else "too much")

@@ -12,6 +12,7 @@ from airflow_model_deploy.engine.models import load_torch_model
 from airflow_model_deploy.engine.steps.candidates import Float, Original
 from airflow_model_deploy.engine.steps.export import MODEL
 from airflow_model_deploy.engine.steps.planning import search_ratio
+from airflow_model_deploy.engine.steps.recovery import names_recovery
 from airflow_model_deploy.engine.steps.spec import spec_json
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ def not_cut(spec: AutoCompressSpec, source: Input) -> str:
         return "the model is a graph: there is no training code to recover it with"
     if spec.structure == "none" or not spec.ratios:
         return "the structure is to stay"
-    if spec.fit is None and spec.loss is None:
-        return "without a training function or a loss nothing that is cut can recover"
+    if not names_recovery(spec.fit, spec.loss, spec.distillation):
+        return "without a training function, a loss or a distillation nothing that is cut can recover"
     return "" if spec.recovery_epochs else "without recovery epochs nothing that is cut can recover"
 
 
@@ -80,7 +81,7 @@ def cut(
 def pruned(spec: AutoCompressSpec, structure: Structure, source: Input, context: StepContext) -> Reference:
     """Return the pruned and recovered model, made by the step `prune`, which keeps what it has made."""
     asked = {**asdict(structure), "seed": spec.seed, "threads": spec.threads, "metric": spec.metric}
-    asked |= {"fit": spec.fit, "loss": spec.loss, "data": spec.data}
+    asked |= {"fit": spec.fit, "loss": spec.loss, "distillation": spec.distillation, "data": spec.data}
     plain = {name: _json(value) for name, value in asked.items()}
     artifact = context.run("prune", plain, {"model": source.reference}).artifact
     if artifact is None:
