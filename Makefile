@@ -49,7 +49,7 @@ format: install ## format the code
 	@$(BIN)/ruff format .
 
 bench: install ## run every benchmark; fails if a claim doesn't hold
-	@set -e; for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+	@set -e; for script in benchmarks/[!_]*.py; do echo "$$script"; $(BIN)/python "$$script"; done
 
 clean: ## remove the venv, the demo and all caches
 	@test ! -x $(BIN)/python || $(BIN)/python tools/demo.py --stop || true

@@ -176,8 +176,8 @@ def _searched(
 
 def _reason(spec: AutoCompressSpec, built: list[Built], why: str) -> str:
     within = [one for one in built if not one.broken]
-    what = {"balanced": "small and fast together", "latency": "fast", "size": "small"}[spec.objective]
-    reason = f"most {what} of {len(within)} candidates within the budget, of {len(built)} that were built"
+    what = {"balanced": "best in size and latency together", "latency": "fastest", "size": "smallest"}
+    reason = f"{what[spec.objective]} of {len(within)} candidates within the budget, of {len(built)} that were built"
     return f"{reason}; nothing was cut: {why}" if why else reason
 
 
