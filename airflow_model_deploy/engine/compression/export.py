@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto
     from torch import Tensor, nn
 
 _LARGEST = 1_500_000_000  # bytes; protobuf itself ends at 2 GB
@@ -212,17 +212,29 @@ def _with_output_names(proto: ModelProto, outputs: list[str]) -> ModelProto:
     Values are named after torch's operators, so "embedding" is taken in every model with an embedding.
     """
     names = {f"{_INTERIM}{place}": name for place, name in enumerate(outputs)}
-    taken = {value for node in proto.graph.node for value in node.output} - set(names)
-    taken |= {tensor.name for tensor in proto.graph.initializer}
+    graphs = list(_graphs(proto.graph))
+    taken = {value for graph in graphs for node in graph.node for value in node.output} - set(names)
+    taken |= {tensor.name for graph in graphs for tensor in graph.initializer}
     for name in taken & set(outputs):
         count = next(i for i in itertools.count(1) if f"{name}_{i}" not in taken)
         names[name] = f"{name}_{count}"
-    for node in proto.graph.node:
-        node.input[:] = [names.get(value, value) for value in node.input]
-        node.output[:] = [names.get(value, value) for value in node.output]
-    for item in (*proto.graph.output, *proto.graph.value_info, *proto.graph.initializer):
-        item.name = names.get(item.name, item.name)
+    for graph in graphs:
+        for node in graph.node:
+            node.input[:] = [names.get(value, value) for value in node.input]
+            node.output[:] = [names.get(value, value) for value in node.output]
+        for item in (*graph.output, *graph.value_info, *graph.initializer):
+            item.name = names.get(item.name, item.name)
     return proto
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph and those inside its nodes, which may read its values."""
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node:
+                    yield from _graphs(inner)
 
 
 def _forget_recurrent_kernels() -> None:

@@ -99,6 +99,24 @@ def test_inputs_in_order_and_outputs_by_the_names_of_a_returned_dict(tmp_path: P
     ]
 
 
+def test_an_output_may_have_the_name_that_a_value_inside_has_already(tmp_path: Path) -> None:
+    class Embedder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(20, 4)
+
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return self.table(tokens).mean(1)
+
+    model, tokens = Embedder().eval(), torch.randint(0, 20, (3, 5))
+    export_onnx(model, {"tokens": tokens}, tmp_path / "m.onnx", output_names=["embedding"])
+    assert "embedding_1" in {
+        name for node in onnx.load(tmp_path / "m.onnx").graph.node for name in node.output
+    }
+    answer = run(create_session(tmp_path / "m.onnx"), {"tokens": tokens.numpy()})
+    np.testing.assert_allclose(answer["embedding"], model(tokens).detach().numpy(), rtol=1e-5)
+
+
 def test_a_fixed_batch_on_request(tmp_path: Path) -> None:
     export_onnx(nn.Linear(4, 2), {"x": torch.randn(3, 4)}, tmp_path / "model.onnx", dynamic=None)
     assert read_signature(tmp_path / "model.onnx").inputs[0].shape == (3, 4)
