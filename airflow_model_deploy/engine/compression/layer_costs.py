@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from airflow_model_deploy.engine.compression.weight_nodes import Format, NodeWeight
 
 _ROUNDS = 12
+# int8-dynamic and something more: where noise calls them faster, it is wrong.
+_MORE_THAN_DYNAMIC = {"int8-smooth", "int8-outlier"}
 _AROUND, _CALL = "conversions", "the call itself"
 
 
@@ -134,6 +136,8 @@ def _measure(
         if _AROUND in least:
             # Between two int8 layers nothing is converted: only what the layer itself takes counts.
             least["int8-static"] -= least.pop(_AROUND) - call
+        for more in _MORE_THAN_DYNAMIC & set(least):
+            least[more] = max(least[more], least.get("int8-dynamic", 0.0))
         around = file_size(alone) - use.tensor.size  # bytes of the graph without its weight
         return LayerCost(
             {wanted: max(value - call, 1e-6) for wanted, value in least.items()},

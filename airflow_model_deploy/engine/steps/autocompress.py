@@ -159,7 +159,7 @@ def _original(spec: AutoCompressSpec, source: Input, context: StepContext) -> Or
 def _searched(
     spec: AutoCompressSpec, source: Input, original: Original, context: StepContext
 ) -> dict[str, Any]:
-    search = Search(spec.budget, spec.objective, spec.formats, context.folder("candidates"))
+    search = Search(spec.budget, spec.objective, spec.formats, context.folder("candidates"), context.pinned)
     graphs, why = structures(spec, source, original, context)
     built: list[Built] = []
     searched: list[Found] = []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine.artifacts import file_sha256
 from airflow_model_deploy.engine.compression import (
     Budget,
     Format,
@@ -30,9 +32,13 @@ from airflow_model_deploy.engine.steps.candidates import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
+
+Pinned = Callable[[str, dict[str, Any], Callable[[], dict[str, Any]]], dict[str, Any]]
+
+_ANALYSIS = 1  # raised when the same layers would be measured otherwise
 
 _TRIES = 6  # candidates built after the first one, to come close to the budget
 _REPAIRS = 8
@@ -49,12 +55,14 @@ class Search:
         objective: what is made small.
         formats: formats that may be used; None: what suits the model.
         folder: for the candidates' files.
+        pinned: `StepContext.pinned`: keeps the measurement of the layers, which other budgets share.
     """
 
     budget: Budget
     objective: Objective
     formats: tuple[Format, ...] | None
     folder: Path
+    pinned: Pinned
 
     def score(self, built: Built) -> tuple[bool, float]:
         """Order candidates: those within the budget first, then by cost."""
@@ -92,20 +100,41 @@ def search_formats(graph: Float, search: Search) -> Found:
     offered = treatments(graph.path, search.formats)
     batch = calibration_batch(graph.path)
     graph.activations.update(activations_of(graph.path, offered, graph.original.feed, batch))
-    layers = analyse(
-        graph.path,
-        offered,
-        graph.original.feed,
-        loss=graph.original.loss,
-        calibration=graph.original.feed,
-        request=graph.original.request,
-        batch_size=batch,
-        activations=graph.activations,
-        most=search.room(graph) if search.bounds(graph) else math.inf,
+    most = search.room(graph) if search.bounds(graph) and _skips(offered) else math.inf
+    parts = {
+        "analysis": _ANALYSIS,
+        "graph": file_sha256(graph.path),
+        "original": graph.original.digest,
+        "loss": graph.original.loss_name,
+        "formats": {name: list(formats) for name, formats in offered.items()},
+        "most": most if math.isfinite(most) else None,
+    }
+
+    def measured() -> dict[str, Any]:
+        found = analyse(
+            graph.path,
+            offered,
+            graph.original.feed,
+            loss=graph.original.loss,
+            calibration=graph.original.feed,
+            request=graph.original.request,
+            batch_size=batch,
+            activations=graph.activations,
+            most=most,
+        )
+        return {"layers": [layer.to_json() for layer in found]}
+
+    layers = tuple(
+        LayerSensitivity.from_json(layer) for layer in search.pinned("sensitivity", parts, measured)["layers"]
     )
     planner = _Planner(graph, search, layers)
     planner.run()
     return Found(tuple(planner.built), layers)
+
+
+def _skips(offered: Mapping[str, Sequence[Format]]) -> bool:
+    """Whether the analysis may leave out a format because of the budget."""
+    return any("int4-weight" in formats for formats in offered.values())
 
 
 class _Planner:

@@ -13,7 +13,7 @@ import pytest
 
 from airflow_model_deploy.engine.artifacts import Store
 from airflow_model_deploy.engine.compression import weighted_nodes
-from airflow_model_deploy.engine.steps import autocompress
+from airflow_model_deploy.engine.steps import autocompress, planning
 from tests.conftest import USER_CODE
 from tests.flows.flow import Flow
 
@@ -115,7 +115,7 @@ def forget(flow, *names):
         shutil.rmtree(root / "artifacts" / flow.results[name].artifact.digest.replace(":", "-"))
 
 
-def no_search(*_):
+def no_search(*_, **__):
     raise AssertionError("searched again")
 
 
@@ -233,6 +233,15 @@ def test_a_size_that_only_the_smallest_plan_keeps(flow, small_toy):
     budget = {"max_drop": 50.0, "max_size_bytes": smallest}
     found = flow.ok("kept", "autocompress", {**wanted, "budget": budget}, model="toy")
     assert found.metrics["model_bytes"] <= smallest
+
+
+def test_another_budget_does_not_measure_the_layers_again(flow, small_toy, monkeypatch):
+    spec, first = small_toy
+    monkeypatch.setattr(planning, "analyse", no_search)
+    tighter = flow.ok("tighter", "autocompress", {**spec, "budget": {"max_drop": 49.0}}, model="toy")
+    assert not tighter.cached
+    assert plan_of(flow, "tighter")["sensitivity"] == plan_of(flow, "small toy")["sensitivity"]
+    assert tighter.metrics["model_bytes"] == first.metrics["model_bytes"]
 
 
 def test_limits_of_size_and_latency_are_kept(flow, small_toy):
