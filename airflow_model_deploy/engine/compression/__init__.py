@@ -1,4 +1,18 @@
-"""Makes a trained model smaller and faster: prune, recover, export, quantize, optimize."""
+"""Makes a trained model smaller and faster: prune, recover, distil, export, quantize, optimize, and plan all of it.
+
+Where to look:
+
+- pruning single weights: `unstructured` (scores), `score_masks` (rules), `exact_mean`, `gradients`, `activations`,
+  `layouts`, `selection` (which weights), `masks`
+- pruning structure: `structured` and `channel_groups` (channels), `ffn` (feed-forward neurons), `removal`
+- training: `training` (our loop), `recovery` (the user's), `losses`, `distillation`, `teaching_losses`, `hidden_states`
+- to ONNX: `export`, `normal_form`, `forward`, `cost`
+- integers: `affine` (the formulas), `weight_nodes` (what can be quantized), `mixed` (a format for each node),
+  `rewriting`, `weight_only`, `outliers`, `quantization` (static), `calibration`, `node_choice`, `weight_zeros`,
+  `publishing`
+- graphs: `optimization`, `choice`, `trials`
+- planning: `sensitivity`, `bit_losses`, `answer_losses`, `layer_costs`, `knapsack`, `plan`
+"""
 
 from __future__ import annotations
 
