@@ -73,7 +73,9 @@ with DAG("compress_as_the_form_says", schedule=None, catchup=False, params={"met
         model=trained.output,
         code=DIGITS,
         compression=CompressionConfig(
-            method="{{ params.method }}", budget=1.0, ratio=0.6, recovery_epochs=12
+            method="{{ params.method }}",
+            budget=1.0,
+            ratio=0.6,
         ),
     )
     # [END method]
