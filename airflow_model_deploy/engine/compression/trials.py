@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from airflow_model_deploy.engine.models import (
     SessionSettings,
     create_session,
+    denormals_as_zero,
     interleaved_seconds,
     read_signature,
     run,
@@ -57,7 +58,8 @@ def measure(
         calls: dict[str, Callable[[], object]] = {
             name: partial(session.run, None, batch) for name, session in sessions.items()
         }
-        samples = interleaved_seconds(calls, rounds=rounds, max_seconds=max_seconds, clock=clock)
+        with denormals_as_zero():
+            samples = interleaved_seconds(calls, rounds=rounds, max_seconds=max_seconds, clock=clock)
         for name, times in samples.items():
             found[name][size] = min(times)
     return found

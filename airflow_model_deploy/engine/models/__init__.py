@@ -40,7 +40,7 @@ from airflow_model_deploy.engine.models.surgery import (
     is_transposed_linear,
     width,
 )
-from airflow_model_deploy.engine.models.timing import interleaved_seconds
+from airflow_model_deploy.engine.models.timing import denormals_as_zero, interleaved_seconds
 from airflow_model_deploy.engine.models.torch_model import (
     build_model,
     fill_model,
@@ -89,6 +89,7 @@ __all__ = [
     "cpu_fingerprint",
     "create_session",
     "data_fingerprint",
+    "denormals_as_zero",
     "dynamic_sizes",
     "file_size",
     "fill_model",

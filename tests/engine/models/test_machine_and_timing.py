@@ -15,6 +15,7 @@ from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.models import (
     CpuFingerprint,
     cpu_fingerprint,
+    denormals_as_zero,
     interleaved_seconds,
     reproducible,
 )
@@ -87,3 +88,12 @@ def test_importing_a_room_imports_nothing_heavy(room: str) -> None:
     assert (
         subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True).stdout == "[]\n"
     )
+
+
+def test_denormals_are_zero_inside_and_numbers_again_outside():
+    smallest = sys.float_info.min
+    with denormals_as_zero():
+        with denormals_as_zero():
+            pass
+        assert smallest / 2 == 0.0
+    assert smallest / 2 > 0.0
