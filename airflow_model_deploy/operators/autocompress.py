@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.operators import execution
-from airflow_model_deploy.operators.base import StepOperator
+from airflow_model_deploy.operators.base import RecoveringOperator
 from airflow_model_deploy.operators.execution import UNSET
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_model_deploy.config import Budget, DistillationConfig, ModelCode
 
 
-class AutoCompressModelOperator(StepOperator):
+class AutoCompressModelOperator(RecoveringOperator):
     """Find the smallest and fastest form of a model that keeps a budget: measured, planned, built and verified.
 
     Structure is cut as far as its recovery keeps the quality; then each layer gets the number format that its
@@ -90,10 +90,6 @@ class AutoCompressModelOperator(StepOperator):
         if isinstance(spec.get("plan"), str):
             spec["plan"] = read_plan(spec["plan"])
         return spec
-
-    def code_spec(self, code: ModelCode, context: Context) -> dict[str, Any]:
-        """Add the training function and the loss."""
-        return super().code_spec(code, context) | {"fit": code.fit, "loss": code.loss}
 
 
 def budget_fields(budget: Budget | float | str | None) -> dict[str, Any] | None:

@@ -96,3 +96,11 @@ class StepOperator(BaseOperator):
         """End the step and everything it started."""
         if self._runner is not None:
             self._runner.cancel()
+
+
+class RecoveringOperator(StepOperator):
+    """A step whose model may learn again: by the author's training function, or by the loss."""
+
+    def code_spec(self, code: ModelCode, context: Context) -> dict[str, Any]:
+        """Add the training function and the loss."""
+        return super().code_spec(code, context) | {"fit": code.fit, "loss": code.loss}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_model_deploy.config import CompressionConfig
 from airflow_model_deploy.operators.autocompress import budget_fields, rendered_budget
-from airflow_model_deploy.operators.base import StepOperator
+from airflow_model_deploy.operators.base import RecoveringOperator
 from airflow_model_deploy.operators.execution import UNSET
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PLANNER = "auto"
 
 
-class CompressModelOperator(StepOperator):
+class CompressModelOperator(RecoveringOperator):
     """Plan the compression under a budget where the method is ``auto``; else prune by the method named.
 
     A form's value may choose between the two. With ``auto`` the plan's number formats are left to
@@ -34,7 +34,7 @@ class CompressModelOperator(StepOperator):
     :param threads: threads to recover with. (templated)
     """
 
-    template_fields: Sequence[str] = (*StepOperator.template_fields, "method")
+    template_fields: Sequence[str] = (*RecoveringOperator.template_fields, "method")
 
     def __init__(
         self,
@@ -73,7 +73,3 @@ class CompressModelOperator(StepOperator):
             }
         spec.pop("ratio", None)
         return spec | {"budget": rendered_budget(spec.get("budget") or {}), "through": "structure"}
-
-    def code_spec(self, code: ModelCode, context: Context) -> dict[str, Any]:
-        """Add the training function and the loss."""
-        return super().code_spec(code, context) | {"fit": code.fit, "loss": code.loss}

@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.operators.base import StepOperator
+from airflow_model_deploy.operators.base import RecoveringOperator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from airflow.sdk import Context
-
     from airflow_model_deploy.config import DistillationConfig, ModelCode
 
 
-class PruneModelOperator(StepOperator):
+class PruneModelOperator(RecoveringOperator):
     """Remove weights, channels or neurons, and let the author's training function recover the model.
 
     :param model: the result of the task that made the model. (templated)
@@ -88,7 +86,3 @@ class PruneModelOperator(StepOperator):
             "threads": threads,
         }
         super().__init__(inputs={"model": model}, code=code, name=name, spec=spec, **kwargs)
-
-    def code_spec(self, code: ModelCode, context: Context) -> dict[str, Any]:
-        """Add the training function and the loss."""
-        return super().code_spec(code, context) | {"fit": code.fit, "loss": code.loss}

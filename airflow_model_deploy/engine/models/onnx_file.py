@@ -26,15 +26,8 @@ def load_onnx(path: str | Path, *, external_data: bool = False) -> ModelProto:
     try:
         model = onnx.load(path, load_external_data=external_data)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
-        raise InputError(
-            f"model {path}",
-            found=f"{path.stat().st_size} bytes that are no complete ONNX model ({error})",
-            wanted="an ONNX file",
-            remedy="Export or copy it again.",
-        ) from error
-    if not model.graph.node:
-        raise InputError(f"model {path}", found="a graph without nodes", wanted="an ONNX model")
-    return model
+        raise _incomplete(path, error) from error
+    return _with_nodes(path, model)
 
 
 def open_onnx(path: str | Path) -> ModelProto:
@@ -53,12 +46,20 @@ def open_onnx(path: str | Path) -> ModelProto:
             content = hollow(stream, path.stat().st_size, path.name)
         model = onnx.ModelProto.FromString(content)
     except (DecodeError, ValueError, EOFError) as error:
-        raise InputError(
-            f"model {path}",
-            found=f"{path.stat().st_size} bytes that are no complete ONNX model ({error})",
-            wanted="an ONNX file",
-            remedy="Export or copy it again.",
-        ) from error
+        raise _incomplete(path, error) from error
+    return _with_nodes(path, model)
+
+
+def _incomplete(path: Path, error: Exception) -> InputError:
+    return InputError(
+        f"model {path}",
+        found=f"{path.stat().st_size} bytes that are no complete ONNX model ({error})",
+        wanted="an ONNX file",
+        remedy="Export or copy it again.",
+    )
+
+
+def _with_nodes(path: Path, model: ModelProto) -> ModelProto:
     if not model.graph.node:
         raise InputError(f"model {path}", found="a graph without nodes", wanted="an ONNX model")
     return model

@@ -24,7 +24,7 @@ from airflow_model_deploy.engine.models import (
 from airflow_model_deploy.engine.steps.base import Input, Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.candidates import Built, Float, Original, build, write
 from airflow_model_deploy.engine.steps.export import MODEL, onnx_of
-from airflow_model_deploy.engine.steps.fields import Metric, Seed, Threads
+from airflow_model_deploy.engine.steps.fields import Loss, Metric, Seed, Threads
 from airflow_model_deploy.engine.steps.layout import PLAN
 from airflow_model_deploy.engine.steps.plan_content import (
     cut_metrics,
@@ -41,8 +41,6 @@ from airflow_model_deploy.engine.steps.structure_search import cut, not_cut, pru
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-Loss = str | UserFunction | None
 
 
 @spec

@@ -22,13 +22,15 @@ from airflow_model_deploy.engine.compression import (
     cheapest,
     treatments,
 )
+from airflow_model_deploy.engine.models import create_session, file_size
 from airflow_model_deploy.engine.steps.candidates import (
+    SERVED,
     Built,
     Float,
     Original,
     build,
     calibration_batch,
-    verify,
+    request_ms,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 Pinned = Callable[[str, dict[str, Any], Callable[[], dict[str, Any]]], dict[str, Any]]
 
-_ANALYSIS = 1  # raised when the same layers would be measured otherwise
+_ANALYSIS = 2  # raised when the same layers would be measured otherwise
 
 _TRIES = 6  # candidates built after the first one, to come close to the budget
 _REPAIRS = 8
@@ -122,12 +124,12 @@ def search_formats(graph: Float, search: Search) -> Found:
             activations=graph.activations,
             most=most,
         )
-        return {"layers": [layer.to_json() for layer in found]}
+        latency, _ = request_ms(graph.original, create_session(graph.path, SERVED))
+        return {"latency_ms": latency, "layers": [layer.to_json() for layer in found]}
 
-    layers = tuple(
-        LayerSensitivity.from_json(layer) for layer in search.pinned("sensitivity", parts, measured)["layers"]
-    )
-    planner = _Planner(graph, search, layers)
+    known = search.pinned("sensitivity", parts, measured)
+    layers = tuple(LayerSensitivity.from_json(layer) for layer in known["layers"])
+    planner = _Planner(graph, search, layers, known["latency_ms"])
     planner.run()
     return Found(tuple(planner.built), layers)
 
@@ -140,11 +142,13 @@ def _skips(offered: Mapping[str, Sequence[Format]]) -> bool:
 class _Planner:
     """The loop over plans for one graph."""
 
-    def __init__(self, graph: Float, search: Search, layers: Sequence[LayerSensitivity]) -> None:
+    def __init__(
+        self, graph: Float, search: Search, layers: Sequence[LayerSensitivity], latency_ms: float
+    ) -> None:
         self.graph, self.search, self.layers = graph, search, layers
         self.built: list[Built] = []
         self.losses = [layer.losses for layer in layers]
-        self.plain = self._float_cost()
+        self.plain = latency_ms, file_size(graph.path)
         self.costs = [self._costs(layer, search.objective) for layer in layers]
         self._seen: dict[tuple[str, ...], Built] = {}
 
@@ -256,10 +260,6 @@ class _Planner:
             table = getattr(layer, what)
             saved += table["fp32"] - table[wanted]
         return max(plain - saved, 0.0)
-
-    def _float_cost(self) -> tuple[float, int]:
-        found = verify(self.graph, self.graph.path)
-        return found.latency_ms, found.size_bytes
 
     def _costs(self, layer: LayerSensitivity, objective: Objective) -> dict[str, float]:
         """Share of the float graph's latency and size that a layer takes, by format."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from airflow_model_deploy.engine.compression import Structure, Treatment, feed_forward_blocks
 from airflow_model_deploy.engine.errors import InputError
@@ -12,6 +11,7 @@ from airflow_model_deploy.engine.models import load_torch_model
 from airflow_model_deploy.engine.steps.candidates import Float, Original
 from airflow_model_deploy.engine.steps.export import MODEL
 from airflow_model_deploy.engine.steps.planning import search_ratio
+from airflow_model_deploy.engine.steps.prune import PruneSpec
 from airflow_model_deploy.engine.steps.recovery import names_recovery
 from airflow_model_deploy.engine.steps.spec import spec_json
 
@@ -80,14 +80,21 @@ def cut(
 
 def pruned(spec: AutoCompressSpec, structure: Structure, source: Input, context: StepContext) -> Reference:
     """Return the pruned and recovered model, made by the step `prune`, which keeps what it has made."""
-    asked = {**asdict(structure), "seed": spec.seed, "threads": spec.threads, "metric": spec.metric}
-    asked |= {"fit": spec.fit, "loss": spec.loss, "distillation": spec.distillation, "data": spec.data}
-    plain = {name: _json(value) for name, value in asked.items()}
-    artifact = context.run("prune", plain, {"model": source.reference}).artifact
+    asked = PruneSpec(
+        method=structure.method,
+        ratio=structure.ratio,
+        norm=structure.norm,
+        round_to=structure.round_to,
+        recovery_epochs=structure.recovery_epochs,
+        fit=spec.fit,
+        loss=spec.loss,
+        distillation=spec.distillation,
+        data=spec.data,
+        metric=spec.metric,
+        seed=spec.seed,
+        threads=spec.threads,
+    )
+    artifact = context.run("prune", spec_json(asked), {"model": source.reference}).artifact
     if artifact is None:
         raise TypeError("the prune step published no artifact")
     return artifact
-
-
-def _json(value: Any) -> Any:
-    return spec_json(value) if hasattr(value, "__dataclass_fields__") else value
