@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TARGET ?= host
+REGISTRY ?= $(TESTBED_REGISTRY)
 PORT ?= 8080
 
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
@@ -25,8 +26,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: install ## train a model and take it to a running, watched service (KEEP=1 leaves it running)
-	@$(BIN)/python tools/demo.py --target '$(TARGET)' $(if $(KEEP),--keep)
+demo: install ## train a model and take it to a running, watched service (TARGET=host|docker, REGISTRY=..., KEEP=1 leaves it running)
+	@$(BIN)/python tools/demo.py --target '$(TARGET)' --registry '$(REGISTRY)' $(if $(KEEP),--keep)
 
 airflow: install ## start Airflow's UI with the reference Dag on PORT (8080)
 	@$(BIN)/python tools/demo.py --ui --port '$(PORT)'

@@ -9,9 +9,12 @@ from airflow_model_deploy.engine.models import DataSource, UserFunction
 __all__ = [
     "Budget",
     "CompressionConfig",
+    "ContainerConfig",
     "DataSource",
     "DistillationConfig",
+    "DockerConfig",
     "GateConfig",
+    "ImageConfig",
     "ModelCode",
     "RunConfig",
     "ServiceConfig",
@@ -153,16 +156,56 @@ class GateConfig:
 
 
 @dataclass(frozen=True)
+class DockerConfig:
+    """A Docker engine, and whose images it may pull and push. All templated.
+
+    Args:
+        url: of the engine, "unix:///run/docker.sock" or "tcp://edge-7:2376"; None: DOCKER_HOST, or the worker's own.
+        conn_id: Airflow connection of type docker, with a registry's address, user and password; None: the setting
+            [model_deploy] docker_conn_id, and without one no login.
+        ca_cert, client_cert, client_key: files on the worker, for an engine behind TLS; all three or none.
+    """
+
+    url: str | None = None
+    conn_id: str | None = None
+    ca_cert: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """How an image is built and where it goes. All templated.
+
+    Args:
+        registry: "host[:port][/path]" below which images are pushed, as <registry>/<model> and
+            <registry>/model-server; None: the setting [model_deploy] registry, and without one they stay on the
+            engine that built them.
+        base: image with Python below the server; None: the setting [model_deploy] base_image, or "python:3.11-slim".
+        runtime: the server's image by digest, made before with `model-deploy image runtime`; None: it is built where
+            it isn't there yet.
+        backend: "docker" builds on an engine, "oci" without one; "auto": docker where an engine answers.
+    """
+
+    registry: str | None = None
+    base: str | None = None
+    runtime: str | None = None
+    backend: str = "auto"
+
+
+@dataclass(frozen=True)
 class ServiceConfig:
     """Where the release runs, and what it owes its callers. All templated.
 
     Args:
-        target: "host".
+        target: "host" or "docker".
         root: folder of the host's services; None: the setting [model_deploy] host_root.
         host: the address to listen on.
         port: the port to listen on.
         latency_ms: a request's bound, kept by `latency_share` of them.
         window_s: how long monitoring watches.
+        image: how the image is built, for target "docker".
+        docker: the engine that builds, blesses and runs it.
     """
 
     target: str = "host"
@@ -173,6 +216,33 @@ class ServiceConfig:
     latency_share: float | str = 0.95
     max_error_share: float | str = 0.01
     window_s: float | str = 10.0
+    image: ImageConfig = field(default_factory=ImageConfig)
+    docker: DockerConfig = field(default_factory=DockerConfig)
+
+
+@dataclass(frozen=True)
+class ContainerConfig:
+    """A container in which a step runs, instead of a subprocess of the worker. All templated but `mounts`.
+
+    Args:
+        image: a worker image, best by digest (`model-deploy image worker` makes one); None: the setting
+            [model_deploy] worker_image.
+        docker: the engine.
+        memory_bytes: the container's limit; None: none.
+        cpus: likewise.
+        gpus: how many of the engine's GPUs it sees; -1: all.
+        network: the container's network.
+        mounts: folders of the engine's machine that it sees, read only, at the same path; a file:// store is mounted
+            by itself.
+    """
+
+    image: str | None = None
+    docker: DockerConfig = field(default_factory=DockerConfig)
+    memory_bytes: int | str | None = None
+    cpus: float | str | None = None
+    gpus: int | str = 0
+    network: str = "bridge"
+    mounts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -183,8 +253,11 @@ class RunConfig:
         store: URL of the artifact store; None: the setting [model_deploy] store.
         python: interpreter with the engine; None: the setting [model_deploy] python, or Airflow's own.
         threads: threads to train and to recover with; None: 1. Another number may give other bits.
+        container: runs the computing steps, train to prepare, in containers; None: on the worker. Packaging, rollout
+            and monitoring stay on the worker: they are what talks to engines and registries.
     """
 
     store: str | None = None
     python: str | None = None
     threads: int | str | None = None
+    container: ContainerConfig | None = None

@@ -78,7 +78,8 @@ def model_deploy_pipeline(
     compression, gates = compression or CompressionConfig(), gates or GateConfig()
     service, run = service or ServiceConfig(), run or RunConfig()
     common: dict[str, Any] = {"store": run.store, "python": run.python}
-    coded: dict[str, Any] = {**common, "code": code, "name": name}
+    computing: dict[str, Any] = {**common, "container": run.container}
+    coded: dict[str, Any] = {**computing, "code": code, "name": name}
 
     def outlet(stage: str) -> list[Asset]:
         return [Asset(name=f"{asset}/{stage}", uri=f"x-model-deploy://{asset}/{stage}")] if asset else []
@@ -132,13 +133,15 @@ def model_deploy_pipeline(
             latency_ms=service.latency_ms,
             latency_share=service.latency_share,
             max_error_share=service.max_error_share,
-            **common,
+            **computing,
         )
         package = BuildImageOperator(
             task_id="package_image",
             servable=build.output,
             plan=prepare.output,
             target=service.target,
+            image=service.image,
+            docker=service.docker,
             outlets=outlet("released"),
             **common,
         )
@@ -149,6 +152,7 @@ def model_deploy_pipeline(
             root=service.root,
             host=service.host,
             port=service.port,
+            docker=service.docker,
             outlets=outlet("deployed"),
             **common,
         )
@@ -157,6 +161,7 @@ def model_deploy_pipeline(
             release=package.output,
             target=service.target,
             root=service.root,
+            docker=service.docker,
             window_s=service.window_s,
             **common,
         )

@@ -69,6 +69,36 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "/opt/model-deploy/bin/python",
                         "default": "",
                     },
+                    "registry": {
+                        "description": "Where images are pushed, as <registry>/<model>. Empty: they stay on the Docker"
+                        " engine that builds them.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "registry.example:5000/models",
+                        "default": "",
+                    },
+                    "base_image": {
+                        "description": "Image with Python below the server. Empty: python:3.11-slim.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "registry.example:5000/python:3.11-slim",
+                        "default": "",
+                    },
+                    "docker_conn_id": {
+                        "description": "Connection of type docker with the registry's address, user and password."
+                        " Empty: no login.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "docker_default",
+                        "default": "",
+                    },
+                    "worker_image": {
+                        "description": "Image in which steps run where a container is asked for. Empty: none.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "registry.example:5000/worker@sha256:...",
+                        "default": "",
+                    },
                 },
             }
         },

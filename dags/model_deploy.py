@@ -161,9 +161,14 @@ PARAMS = {
     "target": Param(
         "host",
         type="string",
-        enum=["host"],
+        enum=["host", "docker"],
+        values_display={
+            "host": "the worker's own machine, as processes",
+            "docker": "a Docker engine, as containers",
+        },
         title="Target",
-        description="Where the service runs: 'host' is the machine of the worker.",
+        description="Where the service runs. With 'docker' an image is built, and pushed where [model_deploy] registry"
+        " names a registry.",
         section="Service",
     ),
     "port": Param(

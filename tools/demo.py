@@ -10,6 +10,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine.errors import UnavailableError
 from airflow_model_deploy.engine.steps.service import service_status, stop_service
 from airflow_server import REPOSITORY, AirflowServer, free_port, running_airflow, settings, stop
 
@@ -37,28 +38,35 @@ _FINAL = {"success", "failed", "upstream_failed", "skipped", "removed"}
 def main() -> int:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--target", default="host", choices=["host"], help="where the model is deployed")
+    parser.add_argument(
+        "--target", default="host", choices=["host", "docker"], help="where the model is deployed"
+    )
+    parser.add_argument("--registry", default="", help="where the image is pushed, for target docker")
     parser.add_argument("--keep", action="store_true", help="leave the service running")
     parser.add_argument("--ui", action="store_true", help="start Airflow's UI and nothing else")
     parser.add_argument("--port", type=int, default=8080, help="port of the UI")
     parser.add_argument("--stop", action="store_true", help="stop the service")
     arguments = parser.parse_args()
     if arguments.stop:
-        stop_service(HOST_ROOT, SERVICE)
+        stop_service(HOST_ROOT, SERVICE, place=arguments.target)
         return 0
     if arguments.ui:
         return show_ui(arguments.port)
-    return demonstrate(arguments.target, keep=arguments.keep)
+    return demonstrate(arguments.target, registry=arguments.registry, keep=arguments.keep)
 
 
-def demonstrate(target: str, *, keep: bool) -> int:
+def demonstrate(target: str, *, registry: str, keep: bool) -> int:
     """Run the Dag, print each stage as it ends, write the report; 0 if all of it is as promised."""
     started = time.monotonic()
-    status = service_status(HOST_ROOT, SERVICE)
+    try:
+        status = service_status(HOST_ROOT, SERVICE, place=target)
+    except UnavailableError as error:
+        print(f"The demo can't start: {error}")
+        return 1
     port = int(status["port"]) if status.get("port") else free_port()
     print(f"Starting Airflow below {DEMO.relative_to(REPOSITORY)}/ …", flush=True)
     with running_airflow(
-        DEMO / "airflow", dags=REPOSITORY / "dags", dag_ids=(DAG_ID,), more=place_settings(DEMO)
+        DEMO / "airflow", dags=REPOSITORY / "dags", dag_ids=(DAG_ID,), more=place_settings(DEMO, registry)
     ) as airflow:
         print(
             f"Airflow is ready after {time.monotonic() - started:.0f} s. Triggering the Dag {DAG_ID}.\n",
@@ -70,18 +78,20 @@ def demonstrate(target: str, *, keep: bool) -> int:
         if state != "success":
             explain(airflow, run_id)
     if state != "success":
-        stop_service(HOST_ROOT, SERVICE)
+        stop_service(HOST_ROOT, SERVICE, place=target)
         print(
             f"\nThe demo failed: the run {run_id} ended as {state}. Airflow's log: demo/airflow/airflow.log"
         )
         return 1
     report = write_report(results, run_id)
     summarise(report, time.monotonic() - started)
+    if image := results["package_image"]["details"].get("image"):
+        print(f"The image: {image}")
     if keep:
-        tell_how_to_call(report["served"]["url"])
+        tell_how_to_call(report["served"]["url"], target)
     else:
-        stop_service(HOST_ROOT, SERVICE)
-        print("The service is stopped again; `make demo KEEP=1` leaves it running.")
+        stop_service(HOST_ROOT, SERVICE, place=target)
+        print("The service is stopped again; with KEEP=1 it is left running.")
     return 0 if report["served"]["matched"] == report["served"]["golden_requests"] else 1
 
 
@@ -153,7 +163,7 @@ def summarise(report: dict[str, Any], seconds: float) -> None:
     print(f"All of it took {seconds:.0f} s. Report: demo/report.html")
 
 
-def tell_how_to_call(url: str) -> None:
+def tell_how_to_call(url: str, target: str) -> None:
     """Print how to ask the service."""
     print(f"\nThe service runs at {url}. Ask it:\n")
     zeros = ",".join(["0"] * 64)
@@ -161,7 +171,7 @@ def tell_how_to_call(url: str) -> None:
         f"  curl -s {url}/v2/models/{SERVICE}/infer -d"
         f' \'{{"inputs":[{{"name":"images","shape":[1,1,8,8],"datatype":"FP32","data":[{zeros}]}}]}}\'\n'
     )
-    print("Stop it with: .venv/bin/python tools/demo.py --stop")
+    print(f"Stop it with: .venv/bin/python tools/demo.py --stop --target {target}")
 
 
 def show_ui(port: int) -> int:
@@ -189,9 +199,10 @@ def _outcome(airflow: AirflowServer, run_id: str, task: dict[str, Any]) -> str:
     return f"{own}  {'found ' if result['cached'] else ''}{digest}".rstrip()
 
 
-def place_settings(folder: Path) -> dict[str, str]:
-    """Return the settings that put store and services below a folder."""
+def place_settings(folder: Path, registry: str = "") -> dict[str, str]:
+    """Return the settings that put store and services below a folder, and images into a registry."""
     return {
+        "AIRFLOW__MODEL_DEPLOY__REGISTRY": registry,
         "AIRFLOW__MODEL_DEPLOY__STORE": f"file://{folder / 'store'}",
         "AIRFLOW__MODEL_DEPLOY__HOST_ROOT": str(folder / "host"),
     }

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine import cli_images
 from airflow_model_deploy.engine.errors import InputError, ModelDeployError
 from airflow_model_deploy.engine.steps import (
     STEP_NAMES,
@@ -65,7 +66,9 @@ def _run(arguments: argparse.Namespace) -> int:
             wanted=arguments.step,
             remedy="Name the request's step.",
         )
-    result = run_request(request, options=given.get("store_options", {}))
+    result = run_request(
+        request, options=given.get("store_options", {}), connections=given.get("connections", {})
+    )
     if not request.result:
         _print(result.to_json())
     if result.status == "succeeded":
@@ -104,9 +107,22 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
+    from airflow_model_deploy.engine.containers import Engine
     from airflow_model_deploy.engine.steps.service import service_status
 
-    _print(service_status(Path(arguments.root), arguments.name))
+    _print(
+        service_status(
+            arguments.root, arguments.name, place=arguments.target, engine=Engine(url=arguments.engine)
+        )
+    )
+    return 0
+
+
+def _stop(arguments: argparse.Namespace) -> int:
+    from airflow_model_deploy.engine.containers import Engine
+    from airflow_model_deploy.engine.steps.service import stop_service
+
+    stop_service(arguments.root, arguments.name, place=arguments.target, engine=Engine(url=arguments.engine))
     return 0
 
 
@@ -124,8 +140,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--lifeline",
         action="store_true",
-        help="read a line of JSON from standard input (store_options, and the request where no file is named),"
-        " then end when standard input ends",
+        help="read a line of JSON from standard input (store_options, connections, and the request where no file"
+        " is named), then end when standard input ends",
     )
     run.set_defaults(function=_run)
 
@@ -142,10 +158,20 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--digest", help="the digest it must have; otherwise the one in its uri")
     check.set_defaults(function=_verify)
 
-    state = commands.add_parser("status", help="print what a host serves")
-    state.add_argument("--root", required=True, help="folder of the host's services")
-    state.add_argument("--name", required=True, help="the service")
-    state.set_defaults(function=_status)
+    for name, function, told in (
+        ("status", _status, "print what a host or a Docker engine serves"),
+        ("stop", _stop, "end a service; what is installed stays"),
+    ):
+        service = commands.add_parser(name, help=told)
+        service.add_argument("--name", required=True, help="the service")
+        service.add_argument("--target", choices=("host", "docker"), default="host", help="where it runs")
+        service.add_argument("--root", help="folder of the host's services, for target host")
+        service.add_argument(
+            "--engine", default="", help="URL of the Docker engine; by default DOCKER_HOST, or this machine's"
+        )
+        service.set_defaults(function=function)
+
+    cli_images.add_commands(commands)
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_model_deploy.config import ModelCode
+    from airflow_model_deploy.config import ContainerConfig, DockerConfig, ModelCode
     from airflow_model_deploy.runners import Runner
 
 
 class StepOperator(BaseOperator):
-    """Run one engine step on the worker and return its result as a small dict.
+    """Run one engine step, on the worker or in a container, and return its result as a small dict.
 
     The result holds ``artifact`` (uri and digest), ``metrics``, ``measurements``, ``details``, ``duration_s`` and
     ``cached``. Other operators take it as input. Every Asset among the outlets gets digest and metrics as its
@@ -30,11 +31,16 @@ class StepOperator(BaseOperator):
     :param name: the model's name. (templated)
     :param store: URL of the artifact store. (templated)
     :param python: interpreter with the engine. (templated)
+    :param container: runs the step in a container; None: in a subprocess of the worker. (templated)
     """
 
     step: ClassVar[str]
-    template_fields: Sequence[str] = ("inputs", "spec", "name", "store", "python")
-    template_fields_renderers: ClassVar[dict[str, str]] = {"inputs": "json", "spec": "json"}
+    template_fields: Sequence[str] = ("inputs", "spec", "name", "store", "python", "container")
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        "inputs": "json",
+        "spec": "json",
+        "container": "json",
+    }
     ui_color = "#e8f1fa"
 
     def __init__(
@@ -46,6 +52,7 @@ class StepOperator(BaseOperator):
         name: str = "",
         store: str | None = None,
         python: str | None = None,
+        container: ContainerConfig | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -55,6 +62,7 @@ class StepOperator(BaseOperator):
         self.name = name
         self.store = store
         self.python = python
+        self.container = asdict(container) if container else None
         self._runner: Runner | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -66,14 +74,21 @@ class StepOperator(BaseOperator):
             store=self.store,
             context=context,
         )
-        self._runner = execution.worker_runner(self.python, log=self.log)
-        result = execution.run_request(self._runner, request, log=self.log)
+        if self.container:
+            self._runner = execution.container_runner(self.container, log=self.log)
+        else:
+            self._runner = execution.worker_runner(self.python, log=self.log)
+        result = execution.run_request(self._runner, request, log=self.log, connections=self.connections())
         execution.announce(self.outlets, context, result)
         return result
 
     def step_name(self) -> str:
         """Return the engine step to run."""
         return self.step
+
+    def connections(self) -> dict[str, Any]:
+        """Return what the step may reach, with credentials; it gets them privately."""
+        return {}
 
     def full_inputs(self, context: Context) -> dict[str, Any]:
         """Return the rendered inputs by role."""
@@ -104,3 +119,22 @@ class RecoveringOperator(StepOperator):
     def code_spec(self, code: ModelCode, context: Context) -> dict[str, Any]:
         """Add the training function and the loss."""
         return super().code_spec(code, context) | {"fit": code.fit, "loss": code.loss}
+
+
+class EngineOperator(StepOperator):
+    """A step that talks to a Docker engine or a registry.
+
+    :param docker: the engine, and the connection of a registry. (templated)
+    """
+
+    template_fields: Sequence[str] = (*StepOperator.template_fields, "docker")
+
+    def __init__(self, *, docker: DockerConfig | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.docker = asdict(docker) if docker else {}
+
+    def connections(self) -> dict[str, Any]:
+        """Return the engine and the registry's credentials."""
+        from airflow_model_deploy.operators.engines import docker_connections
+
+        return docker_connections(self.docker)

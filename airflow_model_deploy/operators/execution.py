@@ -81,14 +81,16 @@ def make_request(
         raise
 
 
-def run_request(runner: Runner, request: Any, *, log: Log) -> dict[str, Any]:
+def run_request(
+    runner: Runner, request: Any, *, log: Log, connections: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Run a request to its end; failed ones raise, and what can't get better is not retried."""
     from airflow.providers.common.compat.sdk import AirflowException
 
     from airflow_model_deploy.engine.errors import ModelDeployError
 
     try:
-        runner.start(request)
+        runner.start(request, connections=connections)
     except ModelDeployError as refusal:
         if refusal.permanent:
             fail(str(refusal))
@@ -114,6 +116,30 @@ def worker_runner(python: str | None, *, log: Log) -> Runner:
     from airflow_model_deploy.runners import WorkerRunner
 
     return WorkerRunner(python=given(python) or default_python(), log=log)
+
+
+def container_runner(container: Mapping[str, Any], *, log: Log) -> Runner:
+    """Return the runner in a container, from the rendered fields of a `ContainerConfig`."""
+    from airflow_model_deploy.operators.engines import docker_hook
+    from airflow_model_deploy.runners import Container, DockerRunner
+
+    image = given(container.get("image")) or read_config("model_deploy", "worker_image")
+    if not image:
+        fail(
+            "no worker image is named; found: none; wanted: one that `model-deploy image worker` made; set `image` of"
+            " ContainerConfig or [model_deploy] worker_image"
+        )
+    memory, cpus = given(container.get("memory_bytes")), given(container.get("cpus"))
+    described = Container(
+        image=image,
+        memory_bytes=int(memory) if memory else None,
+        cpus=float(cpus) if cpus else None,
+        gpus=int(given(container.get("gpus")) or 0),
+        network=given(container.get("network")) or "bridge",
+        mounts=tuple(container.get("mounts") or ()),
+    )
+    docker = container.get("docker") or {}
+    return DockerRunner(lambda: docker_hook(docker).get_conn(), described, log=log)
 
 
 def given(value: Any) -> Any:
@@ -148,6 +174,16 @@ def default_store() -> str:
 def default_host_root() -> str:
     """Return the folder that `[model_deploy] host_root` names, or the one below AIRFLOW_HOME."""
     return read_config("model_deploy", "host_root") or str(_home() / "host")
+
+
+def default_registry() -> str | None:
+    """Return the registry that `[model_deploy] registry` names."""
+    return read_config("model_deploy", "registry") or None
+
+
+def default_base_image() -> str | None:
+    """Return the image that `[model_deploy] base_image` names; None: the step's own default."""
+    return read_config("model_deploy", "base_image") or None
 
 
 def default_python() -> str | None:

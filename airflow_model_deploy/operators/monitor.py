@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.operators import execution
-from airflow_model_deploy.operators.base import StepOperator
+from airflow_model_deploy.operators.base import EngineOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,19 +16,20 @@ if TYPE_CHECKING:
 VERDICTS = ("healthy", "degraded", "failing", "inconclusive")
 
 
-class MonitorReleaseOperator(StepOperator):
+class MonitorReleaseOperator(EngineOperator):
     """Watch a deployed release for a window and give a verdict: healthy, degraded, failing or inconclusive.
 
     :param release: the result of the packaging. (templated)
-    :param target: ``host``. (templated)
+    :param target: ``host`` or ``docker``. (templated)
     :param root: folder of the host's services. (templated)
+    :param docker: the engine, for target ``docker``. (templated)
     :param window_s: how long to watch, in seconds. (templated)
     :param interval_s: from one probe to the next, in seconds. (templated)
     :param fail_on: verdicts that fail the task (``failing``, ``degraded``, ``inconclusive``).
     """
 
     step = "monitor"
-    template_fields: Sequence[str] = (*StepOperator.template_fields, "root")
+    template_fields: Sequence[str] = (*EngineOperator.template_fields, "root")
 
     def __init__(
         self,

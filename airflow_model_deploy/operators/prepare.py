@@ -12,7 +12,7 @@ class PrepareReleaseOperator(StepOperator):
 
     :param servable: the result of the build. (templated)
     :param evaluation: the result of the test. (templated)
-    :param target: ``host``. (templated)
+    :param target: ``host``, ``docker`` or ``kubernetes``. (templated)
     :param latency_ms: bound of a request. (templated)
     :param latency_share: share of requests within the bound. (templated)
     :param max_error_share: share of requests that may fail. (templated)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.operators import execution
-from airflow_model_deploy.operators.base import StepOperator
+from airflow_model_deploy.operators.base import EngineOperator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class RollbackOperator(StepOperator):
+class RollbackOperator(EngineOperator):
     """Put the previous release of a service back, once it answers its golden requests.
 
     :param name: the service. (templated)
-    :param target: ``host``. (templated)
+    :param target: ``host`` or ``docker``. (templated)
     :param root: folder of the host's services. (templated)
+    :param docker: the engine, for target ``docker``. (templated)
     """
 
     step = "rollback"
-    template_fields: Sequence[str] = (*StepOperator.template_fields, "root")
+    template_fields: Sequence[str] = (*EngineOperator.template_fields, "root")
 
     def __init__(
         self, *, name: str, target: str | None = None, root: str | None = None, **kwargs: Any

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_model_deploy.runners.base import Runner
+from airflow_model_deploy.runners.docker import Container, DockerRunner
 from airflow_model_deploy.runners.worker import WorkerRunner
 
-__all__ = ["Runner", "WorkerRunner"]
+__all__ = ["Container", "DockerRunner", "Runner", "WorkerRunner"]

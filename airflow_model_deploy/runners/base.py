@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,7 +35,11 @@ class Runner(ABC):
 
     @abstractmethod
     def start(
-        self, request: StepRequest, *, store_options: Mapping[str, Any] | None = None
+        self,
+        request: StepRequest,
+        *,
+        store_options: Mapping[str, Any] | None = None,
+        connections: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Start a request. Credentials go by a private channel, never into arguments or files that others read."""
 
@@ -49,9 +54,55 @@ class Runner(ABC):
         request: StepRequest,
         *,
         store_options: Mapping[str, Any] | None = None,
+        connections: Mapping[str, Any] | None = None,
     ) -> StepResult:
         """Find a started run again and wait for it."""
 
     @abstractmethod
     def cancel(self) -> None:
         """End the run and everything it started; returns when nothing of it is left."""
+
+
+# What the command line says for good: failed, and its result could not be written; wrong usage.
+PERMANENT_EXITS = (2, 3)
+
+
+def first_line(
+    request: StepRequest,
+    store_options: Mapping[str, Any] | None,
+    connections: Mapping[str, Any] | None,
+) -> bytes:
+    """Return the line that a step reads from its lifeline: the request, and what must leave no trace."""
+    given = {
+        "request": request.to_json(),
+        "store_options": dict(store_options or {}),
+        "connections": dict(connections or {}),
+    }
+    return json.dumps(given).encode() + b"\n"
+
+
+def read_result(request: StepRequest, store_options: Mapping[str, Any] | None) -> StepResult | None:
+    """Return what the step wrote; None where it was ended before it could."""
+    from airflow_model_deploy.engine.artifacts import Store
+    from airflow_model_deploy.engine.steps import StepResult
+
+    value = Store(request.store, store_options).read_json(request.result) if request.result else None
+    return None if value is None else StepResult.from_json(value)
+
+
+def ended_without_result(request: StepRequest, message: str, *, permanent: bool) -> StepResult:
+    """Return the failed result of a step that left none."""
+    from airflow_model_deploy.engine.steps import StepResult
+
+    error = {"type": "StepEnded", "message": message, "permanent": permanent}
+    return StepResult(step=request.step, status="failed", error=error)
+
+
+def pass_on(log: Log, line: str) -> None:
+    """Log a step's line at the level that it starts with."""
+    level, _, rest = line.partition(" ")
+    tell = {"INFO": log.info, "WARNING": log.warning, "ERROR": log.error}.get(level)
+    if tell is None:
+        log.info("%s", line)
+    else:
+        tell("%s", rest)

@@ -7,7 +7,6 @@ input as a lifeline: when this process ends, by SIGKILL too, the pipe closes and
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import signal
@@ -17,7 +16,15 @@ from uuid import uuid4
 
 from airflow_model_deploy.engine.errors import InputError, ModelDeployError, UnavailableError
 from airflow_model_deploy.engine.lifeline import MARK
-from airflow_model_deploy.runners.base import Log, Runner
+from airflow_model_deploy.runners.base import (
+    PERMANENT_EXITS,
+    Log,
+    Runner,
+    ended_without_result,
+    first_line,
+    pass_on,
+    read_result,
+)
 from airflow_model_deploy.runners.child import Child
 
 if TYPE_CHECKING:
@@ -25,8 +32,6 @@ if TYPE_CHECKING:
 
     from airflow_model_deploy.engine.steps import StepRequest, StepResult
 
-# What the command line says for good: failed, and its result could not be written; wrong usage.
-_PERMANENT_EXITS = (2, 3)
 # Airflow's settings, connections and variables may hold secrets; a step gets what it needs by its request.
 _PRIVATE = ("AIRFLOW__", "AIRFLOW_CONN_", "AIRFLOW_VAR_", "_AIRFLOW", "__AIRFLOW")
 
@@ -46,7 +51,11 @@ class WorkerRunner(Runner):
         self._options: Mapping[str, Any] | None = None
 
     def start(
-        self, request: StepRequest, *, store_options: Mapping[str, Any] | None = None
+        self,
+        request: StepRequest,
+        *,
+        store_options: Mapping[str, Any] | None = None,
+        connections: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Start the subprocess; request and credentials go through its standard input and leave no file.
 
@@ -68,15 +77,11 @@ class WorkerRunner(Runner):
             self._child = Child(command, env=_environment())
         except OSError as error:
             raise _not_started(self.python, error) from error
-        given = {"request": request.to_json(), "store_options": dict(store_options or {})}
-        self._child.send(json.dumps(given).encode() + b"\n")
+        self._child.send(first_line(request, store_options, connections))
         return {"pid": self._child.pid}
 
     def wait(self) -> StepResult:
         """Pass on the step's lines as they come; a step that left no result is one that was killed."""
-        from airflow_model_deploy.engine.artifacts import Store
-        from airflow_model_deploy.engine.steps import StepResult
-
         child, request = self._child, self._request
         if child is None or request is None:
             raise RuntimeError("wait() needs start()")
@@ -84,33 +89,16 @@ class WorkerRunner(Runner):
         try:
             for line in child.lines():
                 last = line or last
-                self._pass_on(line)
+                pass_on(self.log, line)
             code = child.exit_code()
         finally:
             if code is None:
                 child.end()
             child.close()
-        value = Store(request.store, self._options).read_json(request.result) if request.result else None
-        if value is not None:
-            return StepResult.from_json(value)
-        return StepResult(
-            step=request.step,
-            status="failed",
-            error={
-                "type": "StepEnded",
-                "message": _ending(code, last, cancelled=child.ended_by_us),
-                "permanent": code in _PERMANENT_EXITS,
-            },
+        message = _ending(code, last, cancelled=child.ended_by_us)
+        return read_result(request, self._options) or ended_without_result(
+            request, message, permanent=code in PERMANENT_EXITS
         )
-
-    def _pass_on(self, line: str) -> None:
-        """Log a step's line at the level that it starts with."""
-        level, _, rest = line.partition(" ")
-        log = {"INFO": self.log.info, "WARNING": self.log.warning, "ERROR": self.log.error}.get(level)
-        if log is None:
-            self.log.info("%s", line)
-        else:
-            log("%s", rest)
 
     def resume(
         self,
@@ -118,10 +106,11 @@ class WorkerRunner(Runner):
         request: StepRequest,
         *,
         store_options: Mapping[str, Any] | None = None,
+        connections: Mapping[str, Any] | None = None,
     ) -> StepResult:
         """Start anew: a subprocess never outlives its task."""
         del handle
-        self.start(request, store_options=store_options)
+        self.start(request, store_options=store_options, connections=connections)
         return self.wait()
 
     def cancel(self) -> None:

@@ -74,9 +74,16 @@ DAGS = {
     "compress_by_an_edited_plan": {"train", "compress"},
     "compress_an_embedder": {"ingest", "compress"},
     "compress_as_the_form_says": {"train", "compress"},
+    "digits_back_on_the_engine": {"roll_back"},
     "prune_an_encoder": {"ingest", "by_gradient", "two_of_four", "neurons"},
 }
-for _name in ("quadrants", "quadrants_trained_elsewhere", "bought_model"):
+for _name in (
+    "quadrants",
+    "quadrants_trained_elsewhere",
+    "bought_model",
+    "digits_to_an_engine",
+    "digits_in_containers",
+):
     DAGS[_name] = DAGS["digits_weekly"]
 DAGS["digits_elsewhere"] = DAGS["digits_weekly"] | {"approve"}
 DAGS["deploy_or_roll_back"] = DAGS["digits_weekly"] | {"watch", "is_failing", "back"}

@@ -139,7 +139,7 @@ def test_a_source_is_ingested_instead_of_trained(trained, store, context, user_c
     assert result["artifact"] == trained["artifact"]
 
 
-@pytest.mark.parametrize("target", ["kubernetes", "docker", "moon"])
+@pytest.mark.parametrize("target", ["kubernetes", "moon"])
 def test_a_target_that_is_not_offered_is_refused_by_name(target, context):
     task = md.RolloutOperator(task_id="deploy", release={}, target=target)
     with pytest.raises(AirflowFailException, match=f"'{target}'.*'host'"):

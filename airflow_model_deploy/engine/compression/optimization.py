@@ -9,16 +9,21 @@ from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.artifacts import file_sha256
 from airflow_model_deploy.engine.compression.choice import Candidate, Choice, Measurement
-from airflow_model_deploy.engine.compression.normal_form import normalised, with_sorted_weights
+from airflow_model_deploy.engine.compression.normal_form import normalised
 from airflow_model_deploy.engine.compression.trials import batches, errors, least, load_seconds, measure
 from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.models import (
     OptimizationLevel,
     SessionSettings,
+    copy_onnx,
     cpu_fingerprint,
     create_session,
+    file_size,
+    fits_one_file,
     load_onnx,
-    save_onnx,
+    onnx_sha256,
+    open_onnx,
+    write_onnx,
 )
 
 if TYPE_CHECKING:
@@ -36,13 +41,16 @@ def candidates(source: str | Path) -> tuple[Candidate, ...]:
     """The ways of serving this graph that are worth a measurement; the unchanged one first.
 
     A file optimized offline is served with graph optimization off: at any other level ONNX Runtime would
-    optimize it again at load, and fuse what was left unfused on purpose.
+    optimize it again at load, and fuse what was left unfused on purpose. A model whose weights lie beside it, since
+    they are too large for one file, stays as it is: every candidate would be gigabytes to write.
     """
     found = [Candidate(UNCHANGED, None, ())]
     variants: list[tuple[str, tuple[str, ...]]] = [("", ())]
     if _has_skip_layer_norm(Path(source)):
         variants.append(("-no-skip-fusion", (_SKIP_FUSION,)))
         found.append(Candidate(f"{UNCHANGED}-no-skip-fusion", None, (_SKIP_FUSION,)))
+    if not fits_one_file(file_size(source)):
+        return tuple(found)
     for suffix, disabled in variants:
         found += [
             Candidate(f"offline-{level}{suffix}", level, disabled) for level in ("basic", "extended", "all")
@@ -51,7 +59,7 @@ def candidates(source: str | Path) -> tuple[Candidate, ...]:
 
 
 def _has_skip_layer_norm(source: Path) -> bool:
-    nodes = load_onnx(source).graph.node
+    nodes = open_onnx(source).graph.node
     sums = {name for node in nodes if node.op_type == "Add" for name in node.output}
     return any(node.op_type == "LayerNormalization" and node.input[0] in sums for node in nodes)
 
@@ -104,7 +112,7 @@ def choose(
         sizes_asked = batches(source, batch_sizes)
         passes = [measure(files, settings, inputs, sizes_asked, rounds, max_seconds / 2) for _ in range(2)]
         differences = errors(files, settings, inputs, UNOPTIMIZED)
-        sizes = {c: file.stat().st_size for c, file in files.items()}
+        sizes = {c: file_size(file) for c, file in files.items()}
     tables = [
         {
             c.name: Measurement(c.name, one[c.name], loads[c.name], sizes[c.name], differences[c.name])
@@ -117,7 +125,7 @@ def choose(
     return Choice(
         candidate=chosen,
         settings=settings[chosen.name],
-        source_sha256=file_sha256(source),
+        source_sha256=onnx_sha256(source),
         gain=by_name[chosen.name].speedup(by_name[UNCHANGED]) - 1,
         gain_unoptimized=by_name[chosen.name].speedup(by_name[UNOPTIMIZED]) - 1,
         reason=reason,
@@ -132,7 +140,7 @@ def apply(choice: Choice, source: str | Path, target: str | Path) -> None:
     Raises:
         InputError: the choice was made for another source; or its file is bound to a CPU of another kind.
     """
-    found = file_sha256(Path(source))
+    found = onnx_sha256(source)
     if found != choice.source_sha256:
         raise InputError(
             f"optimization choice for {source}",
@@ -169,13 +177,17 @@ def _check(batch_sizes: Sequence[int], threads: int, noise: float) -> None:
 
 def _build(candidate: Candidate, source: Path, target: Path) -> Path:
     if candidate.level is None:
-        target.write_bytes(source.read_bytes())
-        return target
+        return copy_onnx(source, target)
     settings = SessionSettings(
         graph_optimization_level=candidate.level, disabled_optimizers=candidate.disabled_optimizers
     )
-    create_session(source, settings, optimized_file=target)
-    save_onnx(with_sorted_weights(normalised(load_onnx(target))), target)
+    written = target.with_name(f"{target.name}.written")
+    try:
+        create_session(source, settings, optimized_file=written)
+        # Weights that ONNX Runtime left as they were still lie beside the source, if they did.
+        write_onnx(normalised(load_onnx(written)), target, folder=source.parent)
+    finally:
+        written.unlink(missing_ok=True)
     return target
 
 

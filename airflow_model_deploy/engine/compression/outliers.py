@@ -26,7 +26,7 @@ from airflow_model_deploy.engine.compression.weight_nodes import (
     weights_of,
 )
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.models import create_session, file_size, write_onnx
+from airflow_model_deploy.engine.models import ONE_FILE, create_session, file_size, fits_one_file, write_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from airflow_model_deploy.engine.compression.weight_nodes import Format, NodeWeight
 
 ALPHA = 0.75  # how much of the difficulty moves from activations to weights; found on sentence encoders
-_LARGEST = 1_500_000_000  # bytes; calibration runs the model, so it has to fit into memory anyway
 
 
 def tame_outliers(
@@ -61,11 +60,11 @@ def tame_outliers(
         batch_size: samples a run.
         activations: what `largest_activations` has found before, instead of looking again.
     """
-    if file_size(source) > _LARGEST:
+    if not fits_one_file(file_size(source)):
         raise InputError(
             "formats int8-smooth and int8-outlier",
             found=f"a model of {file_size(source)} bytes",
-            wanted=f"at most {_LARGEST}: its activations have to be seen",
+            wanted=f"at most {ONE_FILE}: its activations have to be seen",
             remedy="Use int8-dynamic, int8-weight or int4-weight: they need no data.",
         )
     model = open_for_rewriting(source)

@@ -18,6 +18,7 @@ from airflow_model_deploy.engine.models import (
     SessionSettings,
     create_session,
     file_size,
+    fits_one_file,
     load_onnx,
     open_onnx,
     ort_errors,
@@ -82,6 +83,7 @@ def quantize_static(
     if method != "minmax":
         raise InputError("method", found=method, wanted="minmax")
     _check_float(source)
+    _check_fits(source, "static quantization")
     check_calibration(source, calibration, batch_size)
     check_excluded(exclude_nodes, {node.name for node in open_for_rewriting(source).graph.node})
     with workshop(target) as place:
@@ -148,6 +150,7 @@ def dynamic_lstm(source: Path, made: Path, names: Collection[str], *, per_channe
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization import quantize_dynamic as ort_quantize_dynamic
 
+    _check_fits(source, "dynamic quantization of LSTMs")
     with _refusals("dynamic quantization"):
         ort_quantize_dynamic(
             normalised(load_onnx(source, external_data=True)),
@@ -192,12 +195,7 @@ def _prepare(source: Path, folder: Path) -> Path:
     """
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    size = file_size(source)
-    if size > ONE_FILE:
-        raise InputError(
-            f"static quantization of {source}", found=f"{size} bytes", wanted=f"at most {ONE_FILE}",
-            remedy="Choose weight-only or dynamic quantization, which work on models of any size.",
-        )  # fmt: skip
+    _check_fits(source, "static quantization")
     clean, folded, prepared = (folder / f"{name}.onnx" for name in ("clean", "folded", "prepared"))
     write_onnx(normalised(open_for_rewriting(source)), clean, folder=source.parent, one_file=2 * ONE_FILE)
     settings = SessionSettings(graph_optimization_level="basic", disabled_optimizers=_RENAMING)
@@ -205,6 +203,16 @@ def _prepare(source: Path, folder: Path) -> Path:
     with _refusals("shape inference"):
         quant_pre_process(str(folded), str(prepared), skip_optimization=True, skip_symbolic_shape=True)
     return prepared
+
+
+def _check_fits(source: Path, what: str) -> None:
+    """ONNX Runtime's own quantizers take a model as one message of protobuf, which ends at 2 GB."""
+    size = file_size(source)
+    if not fits_one_file(size):
+        raise InputError(
+            f"{what} of {source}", found=f"{size} bytes", wanted=f"at most {ONE_FILE}",
+            remedy="Choose weight-only or dynamic quantization of other nodes, which takes models of any size.",
+        )  # fmt: skip
 
 
 def _static_operators(model: ModelProto) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Puts a release into service: one room a target, `host` so far.
+"""Puts a release into service: one room a target, `host` and `docker` so far, under one strategy.
 
 A target knows processes and traffic. Whether an answer is right is decided by the `check` that its caller
 passes.
@@ -6,7 +6,8 @@ passes.
 
 from __future__ import annotations
 
+from airflow_model_deploy.engine.deployment.blue_green import Deployment
 from airflow_model_deploy.engine.deployment.check import Check, CheckResult
-from airflow_model_deploy.engine.deployment.targets import host
+from airflow_model_deploy.engine.deployment.targets import docker, host
 
-__all__ = ["Check", "CheckResult", "host"]
+__all__ = ["Check", "CheckResult", "Deployment", "docker", "host"]

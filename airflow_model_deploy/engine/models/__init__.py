@@ -8,6 +8,12 @@ from airflow_model_deploy.engine.models.data import load as load_data
 from airflow_model_deploy.engine.models.dynamic import dynamic_sizes, with_other_size
 from airflow_model_deploy.engine.models.machine import CpuFingerprint, cpu_fingerprint
 from airflow_model_deploy.engine.models.onnx_check import check_onnx
+from airflow_model_deploy.engine.models.onnx_external import (
+    copy_onnx,
+    external_files,
+    model_files,
+    onnx_sha256,
+)
 from airflow_model_deploy.engine.models.onnx_file import (
     file_size,
     load_onnx,
@@ -20,6 +26,7 @@ from airflow_model_deploy.engine.models.onnx_stream import (
     ONE_FILE,
     StoredTensor,
     Stream,
+    fits_one_file,
     stored_tensor,
     write_onnx,
 )
@@ -86,13 +93,16 @@ __all__ = [
     "build_model",
     "check_onnx",
     "collect_functions",
+    "copy_onnx",
     "cpu_fingerprint",
     "create_session",
     "data_fingerprint",
     "denormals_as_zero",
     "dynamic_sizes",
+    "external_files",
     "file_size",
     "fill_model",
+    "fits_one_file",
     "interleaved_seconds",
     "is_depthwise",
     "is_transposed_linear",
@@ -102,7 +112,9 @@ __all__ = [
     "load_transformers",
     "load_weights",
     "locate",
+    "model_files",
     "onnx_precision",
+    "onnx_sha256",
     "open_onnx",
     "ort_errors",
     "random_inputs",

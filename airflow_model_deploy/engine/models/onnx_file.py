@@ -10,7 +10,9 @@ from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.models.onnx_wire import hollow
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, ValueInfoProto
+    from collections.abc import Iterator
+
+    from onnx import ModelProto, TensorProto, ValueInfoProto
 
 _SMALL = 8 << 20  # bytes of a file that may as well be parsed as it is
 
@@ -120,22 +122,32 @@ def external_locations(model: ModelProto) -> list[tuple[str, int, int | None]]:
     """(location, offset, length) of every tensor whose data lies in another file, wherever it hides."""
     import onnx
 
-    found: list[tuple[str, int, int | None]] = []
-    waiting: list[Any] = [model]
+    external = onnx.TensorProto.EXTERNAL
+    found = [_external_entry(tensor) for tensor in tensors_in(model) if tensor.data_location == external]
+    return sorted(found, key=lambda entry: entry[:2])
+
+
+def tensors_in(message: Any) -> Iterator[TensorProto]:
+    """Every tensor in a message of ONNX: initializers, attributes, those of graphs in graphs."""
+    import onnx
+
+    waiting: list[Any] = [message]
     while waiting:
-        message = waiting.pop()
-        if isinstance(message, onnx.TensorProto):
-            if message.data_location == onnx.TensorProto.EXTERNAL:
-                found.append(_external_entry(message))
+        found = waiting.pop()
+        if isinstance(found, onnx.TensorProto):
+            yield found
             continue
-        for field, value in message.ListFields():
+        for field, value in found.ListFields():
             if field.type == field.TYPE_MESSAGE:
                 waiting.extend(value if field.is_repeated else [value])
-    return sorted(found, key=lambda entry: entry[:2])
 
 
 def _external_entry(tensor: Any) -> tuple[str, int, int | None]:
     entries = {entry.key: entry.value for entry in tensor.external_data}
+    if not all(isinstance(text, str) for pair in entries.items() for text in pair):
+        raise InputError(
+            f"external data of {tensor.name}", found="a location that is no text", wanted="text in UTF-8"
+        )
     try:
         length = int(entries["length"]) if "length" in entries else None
         return entries.get("location", ""), int(entries.get("offset", 0)), length

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.models.onnx_wire import GRAPH, INITIALIZER, RAW_DATA, refer, tag, varint
+from airflow_model_deploy.engine.models.onnx_file import tensors_in
+from airflow_model_deploy.engine.models.onnx_wire import (
+    GRAPH,
+    INITIALIZER,
+    INLINE,
+    RAW_DATA,
+    refer,
+    tag,
+    varint,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +29,7 @@ if TYPE_CHECKING:
     import numpy as np  # noqa: TC004 - no one asks these classes for their types at run time
     from onnx import GraphProto, ModelProto, TensorProto  # noqa: TC004
 
-ONE_FILE = 1_500_000_000  # bytes; protobuf itself ends at 2 GB
+ONE_FILE = 1_500_000_000  # bytes of a model up to which it is one file; protobuf itself ends at 2 GB
 BLOCK_BYTES = 8 << 20
 _ALIGNMENT = 4096  # external tensors begin on a page, so that they can be mapped
 
@@ -103,12 +112,13 @@ def stored_tensor(tensor: TensorProto, folder: Path) -> StoredTensor:
         size = len(tensor.raw_data) or onnx.numpy_helper.to_array(tensor).nbytes
         return StoredTensor(tensor.name, shape, tensor.data_type, None, 0, size, tensor)
     entries = {entry.key: entry.value for entry in tensor.external_data}
-    file = folder / entries["location"]
+    location = entries.get("location", "")
+    file = folder / location
     offset = int(entries.get("offset", 0))
-    if Path(entries["location"]).is_absolute() or ".." in Path(entries["location"]).parts:
+    if not location or Path(location).is_absolute() or ".." in Path(location).parts:
         raise InputError(
             f"external data of {tensor.name}",
-            found=f"location {entries['location']!r}",
+            found=f"location {location!r}",
             wanted="a plain file inside the model's folder",
             remedy="Save it beside the model.",
         )
@@ -116,8 +126,23 @@ def stored_tensor(tensor: TensorProto, folder: Path) -> StoredTensor:
         raise InputError(
             f"external data of {tensor.name}", found=f"{file} is missing", wanted="a file beside the model"
         )
-    size = int(entries["length"]) if "length" in entries else file.stat().st_size - offset
+    size = int(entries["length"]) if "length" in entries else _size(tensor)
     return StoredTensor(tensor.name, shape, tensor.data_type, file, offset, size, tensor)
+
+
+def _size(tensor: TensorProto) -> int:
+    """Bytes of a tensor's values as ONNX packs them."""
+    import onnx
+
+    kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+    bits = 4 if kind.endswith("INT4") or kind.startswith("FLOAT4") else 2 if kind.endswith("INT2") else 0
+    bits = bits or 8 * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return (int(math.prod(tensor.dims)) * bits + 7) // 8
+
+
+def fits_one_file(size: int) -> bool:
+    """Whether a model of so many bytes is one file here; the weights of a larger one lie beside it."""
+    return size <= ONE_FILE
 
 
 def write_onnx(
@@ -126,24 +151,54 @@ def write_onnx(
     *,
     folder: Path,
     streams: Mapping[str, Stream] | None = None,
-    one_file: int = ONE_FILE,
+    one_file: int | None = None,
 ) -> None:
     """Write a model whose weights are streams; the same bytes for the same model.
 
     Args:
         model: its initializers are headers: the data of one named in `streams` comes from there, external data
-            from `folder`.
+            from `folder`. Tensors elsewhere, as in the branches of an If, get theirs into the graph, in place.
         path: the file to write. Where all together is larger than `one_file`, weights go to `<path>.data`.
         folder: where the model's external data lies.
         streams: initializer -> its bytes.
-        one_file: bytes up to which everything is one file.
+        one_file: bytes up to which everything is one file; by default `ONE_FILE`.
+
+    Raises:
+        InputError: external data is missing or cut off, or too large where only initializers may be.
     """
     path, streams = Path(path), streams or {}
+    _bring_in(model, folder)
     weights = sorted(model.graph.initializer, key=lambda tensor: tensor.name)
     parts = [_part(tensor, folder, streams.get(tensor.name)) for tensor in weights]
-    if sum(stream.size for _, stream in parts if stream) > one_file:
+    if sum(stream.size for _, stream in parts if stream) > (ONE_FILE if one_file is None else one_file):
         parts = _written_beside(parts, path)
     _write_model(model, parts, path)
+
+
+def _bring_in(model: ModelProto, folder: Path) -> None:
+    """Give tensors that are no initializers of the main graph their bytes: usually a few, never a model's weights."""
+    import onnx
+
+    graph = model.graph
+    elsewhere = (*graph.node, *graph.sparse_initializer, *model.functions, *model.training_info)
+    total = 0
+    for message in elsewhere:
+        for tensor in tensors_in(message):
+            if tensor.data_location != onnx.TensorProto.EXTERNAL:
+                continue
+            stored = stored_tensor(tensor, folder)
+            total += stored.size
+            if not fits_one_file(total):
+                raise InputError(
+                    f"external data of {tensor.name or 'a tensor'}, which is no initializer of the main graph",
+                    found=f"{total} bytes in all such tensors",
+                    wanted=f"at most {ONE_FILE}",
+                    remedy="Make large constants, and weights inside of If and Loop, initializers of the graph.",
+                )
+            content = b"".join(stored.chunks())
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+            tensor.raw_data = content
 
 
 def _part(tensor: TensorProto, folder: Path, stream: Stream | None) -> tuple[TensorProto, Stream | None]:
@@ -152,6 +207,10 @@ def _part(tensor: TensorProto, folder: Path, stream: Stream | None) -> tuple[Ten
     if stream is None and tensor.data_location == onnx.TensorProto.EXTERNAL:
         stored = stored_tensor(tensor, folder)
         stream = Stream(stored.size, stored.chunks)
+        if stored.size <= INLINE:  # a shape, say, which tools want to read in the graph
+            whole = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+            whole.raw_data = b"".join(stored.chunks())
+            return whole, None
     if stream is None:
         return tensor, None
     header = onnx.TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from onnx import TensorProto
 
 GRAPH, INITIALIZER, RAW_DATA = 7, 5, 9  # field numbers in ModelProto, GraphProto and TensorProto
-_INLINE = 4096  # bytes up to which a tensor stays in the graph
+INLINE = 4096  # bytes up to which a tensor stays in the graph
 
 
 def hollow(stream: BinaryIO, size: int, location: str) -> bytes:
@@ -28,7 +28,7 @@ def hollow(stream: BinaryIO, size: int, location: str) -> bytes:
 def _read_graph(stream: BinaryIO, begin: int, end: int, location: str) -> bytes:
     found = []
     for field, wire, first, last in _fields(stream, begin, end):
-        if field == INITIALIZER and wire == 2 and last - first > _INLINE:
+        if field == INITIALIZER and wire == 2 and last - first > INLINE:
             inner = _read_tensor(stream, first, last, location)
             found.append(tag(INITIALIZER) + varint(len(inner)) + inner)
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.models.onnx_file import load_onnx, read_signature
+from airflow_model_deploy.engine.models.onnx_file import open_onnx, read_signature
 from airflow_model_deploy.engine.models.runtime import create_session, run
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def random_inputs(path: Path, samples: int, *, seed: int = 0, size: int = 16) ->
     import numpy as np
 
     signature = read_signature(path)
-    rows = _table_rows(load_onnx(path))
+    rows = _table_rows(open_onnx(path))
     random = np.random.default_rng(seed)
     drawn = {t.name: _draw(t, samples, size, rows.get(t.name, 2), random) for t in signature.inputs}
     few = {name: array[:4] for name, array in drawn.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow_model_deploy.engine.packaging.blessing import bless
+from airflow_model_deploy.engine.packaging.container_blessing import bless_image
 from airflow_model_deploy.engine.packaging.host_release import (
     Bundle,
     revision_of,
@@ -17,6 +18,7 @@ from airflow_model_deploy.engine.packaging.plan import (
     Target,
 )
 from airflow_model_deploy.engine.packaging.release import Blessing, Release, require_blessed
+from airflow_model_deploy.engine.packaging.released import read_golden
 from airflow_model_deploy.engine.packaging.servable import Servable, read_servable, write_servable
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "Servable",
     "Target",
     "bless",
+    "bless_image",
+    "read_golden",
     "read_servable",
     "require_blessed",
     "revision_of",

@@ -7,10 +7,16 @@ from __future__ import annotations
 
 import os
 import statistics
-import time
 from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.errors import GateError, InputError
+from airflow_model_deploy.engine.packaging.gates import (
+    REMEDY,
+    measure_latencies,
+    require_latency,
+    require_match,
+    require_memory,
+)
 from airflow_model_deploy.engine.packaging.host_release import verify_bundle
 from airflow_model_deploy.engine.packaging.release import Blessing
 from airflow_model_deploy.engine.packaging.servable import read_servable
@@ -19,11 +25,6 @@ from airflow_model_deploy.engine.probing import Client, ProbeError, ask, load_go
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-
-    from airflow_model_deploy.engine.probing import Comparison, GoldenSet
-
-_REMEDY = "Nothing was deployed. Look at what changed between the build and this bundle"
-_TIMINGS = 20  # below this, one slow request decides the share
 
 
 def bless(
@@ -66,16 +67,17 @@ def bless(
             Client(server.base_url, servable.name) as client,
         ):
             comparison = ask(client, golden)
-            latencies = _latencies(client, golden) if comparison.passed else [0.0]
+            latencies = measure_latencies(client, golden) if comparison.passed else [0.0]
             peak = server.peak_memory_bytes()
             words = server.last_words()
     except (InputError, ProbeError) as e:  # one that isn't ready in time may be another time
-        raise GateError(f"bundle {bundle} does not serve", found=str(e), remedy=_REMEDY) from e
-    _require_match(comparison, bundle, words)
-    _require_memory(peak, memory_limit_bytes, bundle)
-    _require_latency(latencies, latency_ms, latency_share, bundle)
+        raise GateError(f"bundle {bundle} does not serve", found=str(e), remedy=REMEDY) from e
+    what = f"bundle {bundle}"
+    require_match(comparison, what, words)
+    require_memory(peak, memory_limit_bytes, what)
+    require_latency(latencies, latency_ms, latency_share, what)
     if verify_bundle(bundle) != digest:  # serving must leave the bundle as it was
-        raise GateError(f"bundle {bundle} was changed while it was asked", wanted=digest, remedy=_REMEDY)
+        raise GateError(f"bundle {bundle} was changed while it was asked", wanted=digest, remedy=REMEDY)
     original = comparison.parts[0]
     return Blessing(
         passed=True,
@@ -87,49 +89,3 @@ def bless(
         peak_memory_bytes=peak,
         latency_ms=statistics.median(latencies),
     )
-
-
-def _latencies(client: Client, golden: GoldenSet) -> list[float]:
-    """Milliseconds of single requests, each golden one as often as it takes to have enough of them."""
-    latencies: list[float] = []
-    while len(latencies) < _TIMINGS:
-        for request in golden.requests:
-            start = time.perf_counter()
-            client.infer(request.inputs)
-            latencies.append((time.perf_counter() - start) * 1000)
-    return latencies
-
-
-def _require_match(comparison: Comparison, bundle: Path, words: str) -> None:
-    if not comparison.passed:
-        differences = "\n".join(comparison.mismatches)
-        raise GateError(
-            f"bundle {bundle} gives wrong answers",
-            found=f"{comparison.matched} of {comparison.total} golden requests match:\n{differences}",
-            wanted="all of them",
-            remedy=f"{_REMEDY}; the server's last words: {words}",
-        )
-
-
-def _require_memory(peak: int, limit: int | None, bundle: Path) -> None:
-    if limit is not None and peak > limit:
-        raise GateError(
-            f"bundle {bundle} needs too much memory",
-            found=f"{peak} bytes at its peak",
-            wanted=f"{limit} or less",
-            remedy="Raise the limit or compress the model further",
-        )
-
-
-def _require_latency(latencies: list[float], bound_ms: float | None, share: float, bundle: Path) -> None:
-    if bound_ms is None:
-        return
-    within = sum(latency <= bound_ms for latency in latencies) / len(latencies)
-    if within < share:
-        raise GateError(
-            f"bundle {bundle} is too slow",
-            found=f"{within:.1%} of {len(latencies)} requests within {bound_ms:g} ms,"
-            f" median {statistics.median(latencies):.3g} ms",
-            wanted=f"{share:.1%}",
-            remedy="Raise the objective, compress the model further, or give it more threads",
-        )

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 SUMS = "SHA256SUMS"
 REVISION_LENGTH = 12
-_SERVER_NEEDS = ("httptools", "numpy", "onnxruntime", "orjson", "prometheus_client", "uvicorn", "uvloop")
+# What the server imports of others' packages; it imports itself relatively.
+SERVER_NEEDS = ("httptools", "numpy", "onnxruntime", "orjson", "prometheus_client", "uvicorn", "uvloop")
 _REQUIREMENTS_HEAD = "# What this bundle's server imports. pip install -r requirements.txt\n"
 _MARKERS = {"uvloop": ' ; sys_platform != "win32"'}
 
@@ -60,7 +61,7 @@ def write_bundle(servable: Path, folder: Path) -> Bundle:
         target = folder / "servable" / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(servable / entry.path, target)
-    for path, source in _server_files():
+    for path, source in server_files():
         _write(folder / "server" / "model_server" / path, source.read_bytes())
     packaging = resources.files("airflow_model_deploy.engine.packaging")
     _write(folder / "start.py", (packaging / "resources" / "start.py").read_bytes())
@@ -95,7 +96,7 @@ def revision_of(digest: str) -> str:
 
 def _requirements() -> str:
     lines = []
-    for name in _SERVER_NEEDS:
+    for name in SERVER_NEEDS:
         try:
             lines.append(f"{name}=={metadata.version(name)}{_MARKERS.get(name, '')}\n")
         except metadata.PackageNotFoundError as e:
@@ -107,7 +108,8 @@ def _requirements() -> str:
     return _REQUIREMENTS_HEAD + "".join(lines)
 
 
-def _server_files() -> Iterator[tuple[str, Traversable]]:
+def server_files() -> Iterator[tuple[str, Traversable]]:
+    """The server's program: (path below its package, source), sorted."""
     # Found through the parent package: asking for the server's own package would import it.
     server = resources.files("airflow_model_deploy.engine") / "serving"
     return _program_files(server, "")

@@ -44,11 +44,19 @@ class Blessing(JsonObject):
 
 @dataclass(frozen=True)
 class Release(JsonObject):
-    """A plan with the digest of what was packaged and, once it answered, its blessing."""
+    """A plan with the digest of what was packaged and, once it answered, its blessing.
+
+    Args:
+        plan: what was promised.
+        bundle_digest: of the host's bundle, or of the image.
+        blessing: None where nothing could run it yet; a rollout refuses it then.
+        image: where an image is found: "registry/repository@sha256:...", or its id where only one engine has it.
+    """
 
     plan: ReleasePlan
     bundle_digest: str
     blessing: Blessing | None = None
+    image: str | None = None
 
     def __post_init__(self) -> None:
         check_digest(self.bundle_digest, "release: bundle_digest")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.artifacts import Signature, TensorSpec, list_files
 from airflow_model_deploy.engine.errors import InputError, IntegrityError
-from airflow_model_deploy.engine.packaging.jsonobject import NAME_WANTED, check, is_name
+from airflow_model_deploy.engine.models import copy_onnx, external_files
+from airflow_model_deploy.engine.packaging.jsonobject import NAME_WANTED, check, is_name, is_number
 from airflow_model_deploy.engine.packaging.listing import check_listing
 from airflow_model_deploy.engine.packaging.session import checked_session
 from airflow_model_deploy.engine.probing import datatype, numpy_name, write_golden
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow_model_deploy.engine.probing import GoldenSet
 
 INDEX = "servable.json"
@@ -39,6 +41,7 @@ class Servable:
         golden: the golden requests' file, or None.
         signature: inputs and outputs; a dimension that varies is named "batch" (the first) or "dim<n>".
         session: the runtime's options.
+        ranges: float input -> its least and largest value in the data that the model was built with.
     """
 
     folder: Path
@@ -50,6 +53,7 @@ class Servable:
     golden: Path | None
     signature: Signature
     session: dict[str, Any]
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def write_servable(
@@ -62,13 +66,25 @@ def write_servable(
     session: dict[str, Any],
     precision: str,
     golden: GoldenSet | None,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> str:
-    """Write a servable into an empty or new folder; returns its digest.
+    """Write a servable into an empty or new folder; returns its digest. The same arguments give the same bytes.
 
-    What `session` leaves out is set to its default. The same arguments give the same bytes.
+    Args:
+        folder: where to write.
+        model: an ONNX file; weights in files beside it come along under the names that it gives them.
+        name: the model's name in requests.
+        version: the model's version in requests.
+        signature: its inputs and outputs.
+        session: the runtime's options; what is left out is set to its default.
+        precision: "fp32", "int8", ...
+        golden: the golden requests, or None.
+        ranges: float input -> its least and largest value in real data, by which a server tells requests that
+            are unlike it.
 
     Raises:
-        InputError: the folder holds something, a name or an option isn't usable, or the model is no file.
+        InputError: the folder holds something, a name, option or range isn't usable, the model is no file, or its
+            weights lie outside of its folder.
     """
     if folder.exists() and any(folder.iterdir()):
         raise InputError(
@@ -90,8 +106,11 @@ def write_servable(
         "session": checked_session(session),
         "golden": None if golden is None else _GOLDEN_FILE,
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(model, folder / _MODEL_FILE)
+    if ranges:
+        index["ranges"] = _checked_ranges(ranges, signature)
+    for path in external_files(model):
+        check(path not in (INDEX, _GOLDEN_FILE), f"external data of {model}", path, "another file name")
+    copy_onnx(model, folder / _MODEL_FILE)
     if golden is not None:
         write_golden(golden, folder / _GOLDEN_FILE)
     index["files"] = [e.to_json() for e in list_files(folder)]
@@ -129,8 +148,9 @@ def read_servable(folder: Path) -> Servable:
                 tuple(_from_oip(t) for t in index["signature"]["outputs"]),
             ),
             session=checked_session(index["session"]),
+            ranges={name: (float(low), float(high)) for name, (low, high) in index.get("ranges", {}).items()},
         )
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise InputError(f"no servable in {folder}", found=f"{type(e).__name__}: {e}") from e
     check_listing(folder, listed, index=INDEX, thing="servable")
     for used in (index["model"]["file"], index["golden"]):
@@ -141,6 +161,21 @@ def read_servable(folder: Path) -> Servable:
 
 def _digest(content: bytes) -> str:
     return "sha256:" + hashlib.sha256(content).hexdigest()
+
+
+def _checked_ranges(
+    ranges: Mapping[str, tuple[float, float]], signature: Signature
+) -> dict[str, list[float]]:
+    floats = {t.name for t in signature.inputs if t.dtype.startswith("float")}
+    for name, (low, high) in ranges.items():
+        check(name in floats, f"range of {name}", name, f"a float input: {sorted(floats)}")
+        check(
+            is_number(low) and is_number(high) and low <= high,
+            f"range of {name}",
+            (low, high),
+            "two finite numbers, the smaller first",
+        )
+    return {name: [float(low), float(high)] for name, (low, high) in ranges.items()}
 
 
 def _to_oip(spec: TensorSpec) -> dict[str, Any]:

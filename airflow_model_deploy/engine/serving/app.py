@@ -1,32 +1,44 @@
-"""The ASGI application: paths, statuses and metrics around one session; knows no sockets."""
+"""The ASGI application: paths, statuses and metrics around one model; knows no sockets."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from . import __version__, logs, protocol
-from .metrics import Metrics
-from .protocol import RequestError
-from .servable import Servable
-from .session import RunFailedError, Session, UnfitInputError
+from . import __version__, logs
+from .answers import Encoder
+from .batching import Batcher
+from .connection import Connection
+from .execution import Execution, failure, refusal
+from .gate import Gate
+from .independence import why_not_together
+from .limits import Limits
+from .observing import Observer
+from .protocol import Decoder
+from .request import Answer, RequestError
+from .routing import Routes
+from .wire import headers_of
 
-MAX_BODY_BYTES = 64 * 1024 * 1024
+if TYPE_CHECKING:
+    from .batching import Job
+    from .metrics import Metrics
+    from .servable import Servable
+    from .session import Session
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Scope = dict[str, Any]
-Answer = tuple[int, bytes]
+
+_EXTENSIONS = ["binary_tensor_data"]
 
 
-@dataclass
 class App:
     """One model behind the protocol.
 
@@ -34,161 +46,146 @@ class App:
         servable: what is served.
         session: the loaded model.
         metrics: where requests are counted.
-        max_body_bytes: a larger body is answered with 413.
+        limits: what is taken on at most.
+
+    Attributes:
+        servable: what is served.
+        connect: makes a connection that keeps the limits, as uvicorn's `http` wants it.
         draining: set when the server is about to end: readiness says no, requests are still answered.
+        pool: the thread of long runs; the event loop stays free to answer probes.
     """
 
-    servable: Servable
-    session: Session
-    metrics: Metrics
-    max_body_bytes: int = MAX_BODY_BYTES
-    draining: bool = False
-    # One thread: the runtime has its own for the work; this one keeps the event loop free to answer probes.
-    pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "inference"))
+    def __init__(
+        self, servable: Servable, session: Session, metrics: Metrics, limits: Limits | None = None
+    ) -> None:
+        self.limits = limits or Limits()
+        self.draining = False
+        self.pool = ThreadPoolExecutor(1, "inference")
+        self.servable, self._metrics = servable, metrics
+        self._routes, self._decoder, self._encoder = (
+            Routes(servable),
+            Decoder(servable, self.limits.max_json_bytes),
+            Encoder(servable),
+        )
+        self._observer = Observer(metrics.inputs, getattr(servable, "ranges", {}))
+        self._batcher = self._make_batcher(session)
+        gate = Gate(self.limits, metrics.reject)
+        # uvicorn calls it as it would call the class.
+        self.connect: Any = partial(Connection, gate, self._routes.inference, self.infer)
+        self._in_flight = 0
+        metrics.in_flight.set_function(lambda: self._in_flight)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - as ASGI has it
+        """Answer one request that is no inference: nothing here waits, or reads a body."""
         if scope["type"] != "http":
             return
+        answer = self._counted(self._answer(scope["path"], scope["method"]))
+        start = {"type": "http.response.start", "status": answer.status, "headers": headers_of(answer)}
+        await send(start)
+        await send({"type": "http.response.body", "body": answer.body})
+
+    def infer(self, connection: Connection, cycle: Any) -> None:
+        """Answer one inference, now or later."""
+        deliver = partial(self._deliver, connection, cycle)
+        self._in_flight += 1
         try:
-            operation = self._route(scope["path"])
-            _refuse_other_method(operation, scope["method"])
-            if operation == "infer":
-                status, body = await self._timed_inference(scope, receive)
-            else:
-                status, body = self._describe(operation)
-            kind = CONTENT_TYPE_LATEST if operation == "metrics" else "application/json"
+            header_length = _header_length(dict(cycle.scope["headers"]))
+            # Before the decoding: whoever is refused should cost nothing.
+            self._batcher.refuse_if_full()
+            job = self._batcher.submit(self._decoder.decode(cycle.body, header_length), deliver)
+            connection.on_gone = partial(self._leave, job)
         except RequestError as error:
-            self._count_rejected(error)
-            status, body, kind = error.status, _error(error), "application/json"
-        headers = [(b"content-type", kind.encode()), (b"content-length", str(len(body)).encode())]
-        if status == 405:
-            headers.append((b"allow", b"POST" if operation == "infer" else b"GET"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+            if error.reason == "input_not_finite" and error.tensor is not None:
+                self._observer.observe_refused(error.tensor)
+            deliver(refusal(error))
+        except Exception as error:
+            logs.failure("a request could not be read", error)
+            deliver(failure("the server failed on this request; its log says why"))
 
-    def _route(self, path: str) -> str:
-        if path == "/metrics":
-            return "metrics"
-        match path.split("/")[1:]:
-            case ["v2"]:
-                return "server"
-            case ["v2", "health", ("live" | "ready") as probe]:
-                return probe
-            case ["v2", "models", name, *rest]:
-                return self._route_model(name, rest)
-        raise RequestError(f"{path}: no such path", status=404, reason="not_found")
+    def close(self) -> None:
+        """Run nothing any more."""
+        self._batcher.close()
+        self.pool.shutdown()
 
-    def _route_model(self, name: str, rest: list[str]) -> str:
-        if name != self.servable.name:
-            raise RequestError(
-                f"model {name!r}: not served here, {self.servable.name!r} is", status=404, reason="not_found"
-            )
-        if rest[:1] == ["versions"] and len(rest) > 1:
-            if rest[1] != self.servable.version:
-                raise RequestError(
-                    f"version {rest[1]!r}: not served here, {self.servable.version!r} is",
-                    status=404,
-                    reason="not_found",
-                )
-            rest = rest[2:]
-        operations = {(): "model", ("ready",): "model_ready", ("infer",): "infer"}
-        if tuple(rest) not in operations:
-            raise RequestError(f"{'/'.join(rest)}: no such path", status=404, reason="not_found")
-        return operations[tuple(rest)]
+    def _deliver(self, connection: Connection, cycle: Any, answer: Answer) -> None:
+        if cycle.disconnected:
+            return
+        self._in_flight -= 1
+        self._metrics.duration(answer.status).observe(time.perf_counter() - cycle.scope["started"])
+        connection.respond(cycle, self._counted(answer))
+
+    def _leave(self, job: Job) -> None:
+        self._in_flight -= 1
+        self._batcher.leave(job)
+
+    def _answer(self, path: str, method: str) -> Answer:
+        try:
+            operation = self._routes.find(path)
+        except RequestError as error:
+            return refusal(error)
+        wanted = "POST" if operation == "infer" else "GET"
+        if method != wanted:
+            wrong = RequestError(f"method {method}: wanted {wanted}", status=405, reason="method")
+            return replace(refusal(wrong), allow=wanted.encode())
+        return self._describe(operation)
 
     def _describe(self, operation: str) -> Answer:
-        ready = not self.draining
+        servable, ready = self.servable, not self.draining
         if operation == "metrics":
-            return 200, generate_latest(self.metrics.registry)
+            body = generate_latest(self._metrics.registry)
+            return Answer(200, body, content_type=CONTENT_TYPE_LATEST.encode())
         if operation == "live":
-            return 200, b'{"live":true}'
+            return Answer(200, b'{"live":true}')
         if operation == "ready":
-            return (200 if ready else 503), orjson.dumps({"ready": ready})
+            return Answer(200 if ready else 503, orjson.dumps({"ready": ready}))
         if operation == "model_ready":
-            return (200 if ready else 503), orjson.dumps({"name": self.servable.name, "ready": ready})
+            return Answer(200 if ready else 503, orjson.dumps({"name": servable.name, "ready": ready}))
         if operation == "server":
-            return 200, orjson.dumps({"name": "model-server", "version": __version__, "extensions": []})
-        return 200, orjson.dumps(
-            {
-                "name": self.servable.name,
-                "versions": [self.servable.version],
-                "platform": "onnx_onnxruntime",
-                "inputs": [t.to_json() for t in self.servable.inputs],
-                "outputs": [t.to_json() for t in self.servable.outputs],
-            }
-        )
-
-    async def _timed_inference(self, scope: Scope, receive: Receive) -> Answer:
-        started = time.perf_counter()
-        status = 500
-        self.metrics.in_flight.inc()
-        try:
-            try:
-                status, body = await self._infer(scope, receive)
-            except RequestError as error:
-                self._count_rejected(error)
-                status, body = error.status, _error(error)
-        finally:
-            self.metrics.in_flight.dec()
-            self.metrics.duration.labels(self.servable.name, self.servable.version, str(status)).observe(
-                time.perf_counter() - started
+            return Answer(
+                200, orjson.dumps({"name": "model-server", "version": __version__, "extensions": _EXTENSIONS})
             )
-        return status, body
+        about: dict[str, Any] = {
+            "name": servable.name,
+            "versions": [servable.version],
+            "platform": "onnx_onnxruntime",
+            "inputs": [t.to_json() for t in servable.inputs],
+            "outputs": [t.to_json() for t in servable.outputs],
+        }
+        return Answer(200, orjson.dumps(about))
 
-    async def _infer(self, scope: Scope, receive: Receive) -> Answer:
-        body = await _read_body(scope, receive, self.max_body_bytes)
-        return await asyncio.get_running_loop().run_in_executor(self.pool, self._answer, body)
+    def _counted(self, answer: Answer) -> Answer:
+        if answer.reason is not None:
+            self._metrics.reject(answer.reason)
+        return answer
 
-    def _answer(self, body: bytes) -> Answer:
-        request = protocol.decode(body, self.servable)
-        try:
-            arrays = self.session.run(request.inputs, request.outputs)
-        except UnfitInputError as error:
-            raise RequestError(f"the model refuses these inputs: {error}") from error
-        except RunFailedError as error:
-            logs.warning("inference failed", error=str(error))
-            return 500, orjson.dumps({"error": f"the model failed on this request: {error}"})
-        return 200, protocol.encode(request, arrays, self.servable)
-
-    def _count_rejected(self, error: RequestError) -> None:
-        self.metrics.rejected.labels(error.reason).inc()
-        if error.reason == "input_not_finite":
-            self.metrics.inputs_nan.inc()
-
-
-def _refuse_other_method(operation: str, method: str) -> None:
-    wanted = "POST" if operation == "infer" else "GET"
-    if method != wanted:
-        raise RequestError(f"method {method}: wanted {wanted}", status=405, reason="method")
-
-
-def _error(error: RequestError) -> bytes:
-    return orjson.dumps({"error": str(error)})
-
-
-async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    headers = dict(scope["headers"])
-    if b"inference-header-content-length" in headers:
-        raise RequestError("binary tensors aren't supported; send JSON", status=415, reason="media_type")
-    if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise RequestError(
-            "content-encoding isn't supported; send plain JSON", status=415, reason="media_type"
+    def _make_batcher(self, session: Session) -> Batcher:
+        obstacle = (
+            "a batch is one row, as asked"
+            if self.limits.max_batch_size == 1
+            else why_not_together(session, self.servable)
         )
-    too_large = RequestError(
-        f"the body is larger than {limit} bytes; send fewer samples a request", status=413, reason="too_large"
-    )
-    declared = headers.get(b"content-length", b"0")
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large
-    chunks, size = [], 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RequestError("the client went away", status=400, reason="disconnected")
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > limit:
-            raise too_large
-        if not message.get("more_body", False):
-            return b"".join(chunks)
+        if obstacle:
+            logs.event("batching off", reason=obstacle)
+        return Batcher(
+            Execution(session, self._encoder, self._observer),
+            self.limits,
+            self._metrics,
+            self.pool,
+            together=obstacle is None,
+            expected_seconds=session.first_run_seconds,
+        )
+
+
+def _header_length(headers: dict[bytes, bytes]) -> int | None:
+    """Return the length of the body's JSON object where bytes of tensors follow it."""
+    encoding = headers.get(b"content-encoding")
+    if encoding is not None and encoding != b"identity":
+        raise RequestError(
+            "content-encoding isn't supported; send the body as it is", status=415, reason="media_type"
+        )
+    length = headers.get(b"inference-header-content-length")
+    if length is None:
+        return None
+    if not length.isdigit() or len(length) > 18:
+        raise RequestError("inference-header-content-length: wanted the JSON object's number of bytes")
+    return int(length)

@@ -31,3 +31,19 @@ RUNTIME_NAMES = {
     "FP32": "tensor(float)",
     "FP64": "tensor(double)",
 }
+
+# Codes of the struct module in native order and size: no datatype has padding.
+STRUCT_CODES = {
+    "BOOL": "?",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "FP16": "e",
+    "FP32": "f",
+    "FP64": "d",
+}

@@ -1,4 +1,4 @@
-"""Log lines: one line an event on stderr, key=value, never a payload."""
+"""Log lines: one JSON object an event on stderr, never a payload."""
 
 from __future__ import annotations
 
@@ -10,25 +10,30 @@ import time
 _LOGGER = logging.getLogger("model_server")
 
 
-class _OneLine(logging.Formatter):
-    """Format every record, tracebacks included, as one line."""
+class _JsonLine(logging.Formatter):
+    """Format every record, tracebacks included, as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        parts = [f"{stamp}.{int(record.msecs):03d}Z", record.levelname.lower(), record.getMessage().strip()]
-        fields: dict[str, object] = getattr(record, "fields", {})
-        parts += [f"{key}={json.dumps(value, default=str)}" for key, value in fields.items()]
+        line: dict[str, object] = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage().strip(),
+            **getattr(record, "fields", {}),
+        }
         if record.exc_info:
-            parts.append(f"exception={json.dumps(self.formatException(record.exc_info))}")
-        return " ".join(parts).replace("\n", " ")
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
 
 
 def configure() -> None:
     """Send our events, and other libraries' warnings, to stderr as single lines."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine())
+    handler.setFormatter(_JsonLine())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     _LOGGER.setLevel(logging.INFO)
+    # It warns of every request that isn't HTTP: whoever sends many would fill the disk. The metrics count them.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 def event(name: str, **fields: object) -> None:
@@ -39,3 +44,8 @@ def event(name: str, **fields: object) -> None:
 def warning(name: str, **fields: object) -> None:
     """Log something that an operator should look at."""
     _LOGGER.warning(name, extra={"fields": fields})
+
+
+def failure(name: str, error: BaseException) -> None:
+    """Log an error that nobody expected, and where it came from."""
+    _LOGGER.error(name, exc_info=error)

@@ -1,32 +1,30 @@
-"""Reads servable.json and believes nothing in it that the folder doesn't prove; knows no ONNX."""
+"""Reads servable.json and believes nothing in it that the folder doesn't prove; loads no model."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
+import math
 import re
-import stat
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
 
 from .datatypes import NUMPY_NAMES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from .onnx_rules import refuse_references
+from .refusal import ServableRefusedError
+from .servable_files import Entry, refuse_unless_regular, verify_files
 
 SCHEMA_VERSION = 1
 MANIFEST = "servable.json"
 OPTIMIZATION_LEVELS = ("disable", "basic", "extended", "layout", "all")
 
+__all__ = ["Servable", "ServableRefusedError", "SessionSettings", "Tensor", "load"]
+
+_LARGEST = 16 << 20  # bytes of servable.json
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FLOATS = ("FP16", "FP32", "FP64")
 _T = TypeVar("_T")
-
-
-class ServableRefusedError(Exception):
-    """The folder isn't a servable that may be served; the text names the file or field and why."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,12 @@ class SessionSettings:
 
 @dataclass(frozen=True)
 class Servable:
-    """A verified servable; `digest` is the sha256 of servable.json, which lists every other file's."""
+    """A verified servable.
+
+    Args:
+        digest: the sha256 of servable.json, which lists every other file's.
+        ranges: least and largest value of float inputs, by name, in the data that the model was built with.
+    """
 
     name: str
     version: str
@@ -66,6 +69,7 @@ class Servable:
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     session: SessionSettings
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def load(folder: Path) -> Servable:
@@ -74,37 +78,88 @@ def load(folder: Path) -> Servable:
     Raises:
         ServableRefusedError: naming the first file or field that is wrong.
     """
-    manifest = folder / MANIFEST
-    try:
-        _refuse_unless_regular(manifest, MANIFEST)
-        raw = manifest.read_bytes()
-        document = json.loads(raw)
-    except (OSError, ValueError) as error:
-        raise ServableRefusedError(f"{MANIFEST}: can't be read: {error}") from error
-    if not isinstance(document, dict):
-        raise ServableRefusedError(f"{MANIFEST}: found {type(document).__name__}, wanted an object")
+    raw, document = _read(folder / MANIFEST)
     version = _get(document, "schema_version", int)
     if version != SCHEMA_VERSION:
         raise ServableRefusedError(
             f"schema_version: found {version}, wanted {SCHEMA_VERSION}; use a server that knows it"
         )
-    listed = _verify_files(folder, _get(document, "files", list))
+    entries = [_entry(record, f"files[{i}]") for i, record in enumerate(_get(document, "files", list))]
+    verify_files(folder, entries, manifest=MANIFEST)
+    sizes = {entry.path: entry.size for entry in entries}
     model = _get(document, "model", dict)
-    golden = None if document.get("golden", "") is None else _get(document, "golden", str)
-    for field, path in (("model.file", _get(model, "file", str, "model.")), ("golden", golden)):
-        if path is not None and path not in listed:
-            raise ServableRefusedError(f"{field}: {path!r} is not in files")
+    file = _model_file(model, document, sizes)
     signature = _get(document, "signature", dict)
-    return Servable(
+    inputs = _tensors(signature, "inputs")
+    servable = Servable(
         name=_label(document, "name"),
         version=_label(document, "version"),
         digest="sha256:" + hashlib.sha256(raw).hexdigest(),
-        model=folder / model["file"],
+        model=folder / file,
         precision=_get(model, "precision", str, "model."),
-        inputs=_tensors(signature, "inputs"),
+        inputs=inputs,
         outputs=_tensors(signature, "outputs"),
         session=_session(_get(document, "session", dict)),
+        ranges=_ranges(_get({"ranges": {}, **document}, "ranges", dict), inputs),
     )
+    refuse_references(folder, file, sizes)
+    return servable
+
+
+def _read(manifest: Path) -> tuple[bytes, dict[str, Any]]:
+    try:
+        refuse_unless_regular(manifest, MANIFEST)
+        with manifest.open("rb") as stream:
+            raw = stream.read(_LARGEST + 1)
+        if len(raw) > _LARGEST:
+            raise ServableRefusedError(f"{MANIFEST}: has more than {_LARGEST} bytes")
+        document = json.loads(raw)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ServableRefusedError(f"{MANIFEST}: can't be read: {error}") from error
+    if not isinstance(document, dict):
+        raise ServableRefusedError(f"{MANIFEST}: found {type(document).__name__}, wanted an object")
+    return raw, document
+
+
+def _entry(record: Any, where: str) -> Entry:
+    if not isinstance(record, dict):
+        raise ServableRefusedError(f"{where}: found {type(record).__name__}, wanted an object")
+    path, sha256 = (_get(record, key, str, f"{where}.") for key in ("path", "sha256"))
+    return Entry(path, _get(record, "size", int, f"{where}."), sha256)
+
+
+def _model_file(model: dict[str, Any], document: dict[str, Any], sizes: dict[str, int]) -> str:
+    golden = None if document.get("golden", "") is None else _get(document, "golden", str)
+    file = _get(model, "file", str, "model.")
+    for where, path in (("model.file", file), ("golden", golden)):
+        if path is not None and path not in sizes:
+            raise ServableRefusedError(f"{where}: {path!r} is not in files")
+    # ONNX Runtime tells formats by the ending, and only ONNX has been looked into here.
+    if not file.endswith(".onnx"):
+        raise ServableRefusedError(f"model.file: found {file!r}, wanted a name that ends in .onnx")
+    return file
+
+
+def _ranges(record: dict[str, Any], inputs: tuple[Tensor, ...]) -> dict[str, tuple[float, float]]:
+    floats = [t.name for t in inputs if t.datatype in _FLOATS]
+    ranges = {}
+    for name, value in record.items():
+        where = f"ranges.{name}"
+        if name not in floats:
+            raise ServableRefusedError(f"{where}: is no float input, which are {floats}")
+        if not isinstance(value, list) or len(value) != 2 or not all(_is_finite(v) for v in value):
+            raise ServableRefusedError(f"{where}: found {value!r:.100}, wanted two finite numbers")
+        if value[0] > value[1]:
+            raise ServableRefusedError(f"{where}: found {value}, wanted the smaller number first")
+        ranges[name] = (float(value[0]), float(value[1]))
+    return ranges
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
 
 
 def _get(record: dict[str, Any], key: str, kind: type[_T], where: str = "") -> _T:
@@ -173,64 +228,3 @@ def _threads(record: dict[str, Any], key: str) -> int:
     if value < 1:
         raise ServableRefusedError(f"session.{key}: found {value}, wanted 1 or more")
     return value
-
-
-def _verify_files(folder: Path, records: list[Any]) -> set[str]:
-    listed: set[str] = set()
-    for i, record in enumerate(records):
-        where = f"files[{i}]."
-        if not isinstance(record, dict):
-            raise ServableRefusedError(f"files[{i}]: found {type(record).__name__}, wanted an object")
-        path = _get(record, "path", str, where)
-        _refuse_escape(path, where)
-        _verify_file(folder, path, _get(record, "size", int, where), _get(record, "sha256", str, where))
-        listed.add(path)
-    for path in _walk(folder):
-        if path not in listed and path != MANIFEST:
-            raise ServableRefusedError(f"{path}: is in the folder and not in files")
-    return listed
-
-
-def _refuse_escape(path: str, where: str) -> None:
-    parts = path.split("/")
-    if PurePosixPath(path).is_absolute() or "\\" in path or "\0" in path or {"", ".", ".."} & set(parts):
-        raise ServableRefusedError(f"{where}path: {path!r} may not leave the servable's folder")
-
-
-def _verify_file(folder: Path, path: str, size: int, sha256: str) -> None:
-    if not _SHA256.fullmatch(sha256):
-        raise ServableRefusedError(f"{path}: sha256 {sha256!r} is not 64 hexadecimal digits")
-    # Every part, since a folder that is a link leads out as well as a file does.
-    here = folder
-    for part in path.split("/")[:-1]:
-        here = here / part
-        if here.is_symlink():
-            raise ServableRefusedError(f"{path}: {part!r} is a symbolic link")
-    file = folder / path
-    _refuse_unless_regular(file, path)
-    found = file.stat().st_size
-    if found != size:
-        raise ServableRefusedError(f"{path}: has {found} bytes, files says {size}")
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    if digest != sha256:
-        raise ServableRefusedError(f"{path}: sha256 is {digest}, files says {sha256}")
-
-
-def _refuse_unless_regular(file: Path, name: str) -> None:
-    try:
-        mode = file.lstat().st_mode
-    except FileNotFoundError:
-        raise ServableRefusedError(f"{name}: is missing") from None
-    if stat.S_ISLNK(mode):
-        raise ServableRefusedError(f"{name}: is a symbolic link")
-    if not stat.S_ISREG(mode):
-        raise ServableRefusedError(f"{name}: is not a regular file")
-
-
-def _walk(folder: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
-        # A link to a folder is listed among the folders and not entered.
-        links = [name for name in folders if (Path(parent) / name).is_symlink()]
-        for name in [*files, *links]:
-            yield (Path(parent) / name).relative_to(folder).as_posix()

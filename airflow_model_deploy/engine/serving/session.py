@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from dataclasses import dataclass
-from pathlib import Path
+import time
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from . import logs
+from .cpus import available_cpus
 from .datatypes import NUMPY_NAMES, RUNTIME_NAMES
 from .servable import Servable, ServableRefusedError, Tensor
 
@@ -50,11 +50,19 @@ class RunFailedError(Exception):
 
 @dataclass(frozen=True)
 class Session:
-    """A loaded model."""
+    """A loaded model.
+
+    Args:
+        runtime: ONNX Runtime's session.
+        output_names: in the servable's order.
+        threads: inside an operator.
+        first_run_seconds: how long the warm-up took; a guess where there was none.
+    """
 
     runtime: Any
     output_names: tuple[str, ...]
     threads: int
+    first_run_seconds: float = 1.0
 
     def run(self, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
         """Run the model once.
@@ -109,18 +117,10 @@ def open_session(servable: Servable, threads: int | None = None) -> Session:
     _refuse_other_signature("input", servable.inputs, runtime.get_inputs())
     _refuse_other_signature("output", servable.outputs, runtime.get_outputs())
     session = Session(runtime, tuple(t.name for t in servable.outputs), intra)
-    _warm_up(session, servable)
-    return session
-
-
-def available_cpus() -> int:
-    """Count the CPUs that this process may use: its affinity, and its control group's quota."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cpus
-    return cpus if quota == "max" else max(1, min(cpus, round(int(quota) / int(period))))
+    started = time.perf_counter()
+    if not _warm_up(session, servable):
+        return session
+    return replace(session, first_run_seconds=time.perf_counter() - started)
 
 
 def _refuse_other_signature(kind: str, declared: Sequence[Tensor], found: Sequence[Any]) -> None:
@@ -149,7 +149,7 @@ def _shapes_agree(declared: Sequence[int], found: Sequence[Any]) -> bool:
     return all(d == -1 or not isinstance(f, int) or d == f for d, f in zip(declared, found, strict=True))
 
 
-def _warm_up(session: Session, servable: Servable) -> None:
+def _warm_up(session: Session, servable: Servable) -> bool:
     zeros: Arrays = {
         t.name: np.zeros([1 if d == -1 else d for d in t.shape], dtype=NUMPY_NAMES[t.datatype])
         for t in servable.inputs
@@ -161,6 +161,8 @@ def _warm_up(session: Session, servable: Servable) -> None:
         if all(-1 not in t.shape[1:] for t in servable.inputs):
             raise ServableRefusedError(f"{servable.model.name}: can't run on zeros: {error}") from error
         logs.warning("warm-up skipped", reason=str(error))
+        return False
+    return True
 
 
 def _first_line(error: Exception) -> str:

@@ -213,6 +213,7 @@ class StepContext:
         pinned: pinned(name, parts, compute) returns the choice made before for these parts on this kind of
             CPU, or computes it and stores it before returning it.
         checkpoint: how far a killed attempt at the same work got; gone once the result is published.
+        connections: what the step may reach, with credentials: never logged, stored or put into a result.
     """
 
     store: Store
@@ -221,6 +222,7 @@ class StepContext:
     run: Callable[[str, dict[str, Any], dict[str, Reference]], StepResult]
     pinned: Callable[[str, dict[str, Any], Callable[[], dict[str, Any]]], dict[str, Any]]
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    connections: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def folder(self, name: str) -> Path:
         """Return a new folder in the scratch place."""

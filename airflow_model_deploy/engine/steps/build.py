@@ -14,6 +14,7 @@ from airflow_model_deploy.engine.models import (
     DataSource,
     SessionSettings,
     create_session,
+    file_size,
     load_torch_model,
     onnx_precision,
     read_signature,
@@ -29,7 +30,7 @@ from airflow_model_deploy.engine.probing import (
 )
 from airflow_model_deploy.engine.steps.base import Input, Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.export import MODEL
-from airflow_model_deploy.engine.steps.samples import Samples, samples_for
+from airflow_model_deploy.engine.steps.samples import TEST, Samples, samples_for
 from airflow_model_deploy.engine.steps.spec import spec
 from airflow_model_deploy.engine.steps.torch_artifacts import predict
 
@@ -79,6 +80,8 @@ def build(spec: BuildSpec, inputs: Inputs, context: StepContext) -> StepOutput:
     promise = f"{spec.margin} x the largest difference on {_count(sample)} {samples.source}"
     golden = _golden(spec, source, baseline, settings, questions, sample, context, promise)
     _require_promise(golden)
+    # What was drawn at random says nothing about requests to come.
+    ranges = _ranges(samples.feed) if samples.source == TEST else {}
     folder = context.folder("servable")
     digest = write_servable(
         folder,
@@ -89,6 +92,7 @@ def build(spec: BuildSpec, inputs: Inputs, context: StepContext) -> StepOutput:
         session=settings.to_json(),
         precision=onnx_precision(path),
         golden=golden,
+        ranges=ranges,
     )
     return StepOutput(
         folder=folder,
@@ -102,7 +106,7 @@ def build(spec: BuildSpec, inputs: Inputs, context: StepContext) -> StepOutput:
                 "servable_digest": digest,
                 "golden_requests": spec.golden_requests,
                 "golden_source": samples.source,
-                "model_bytes": path.stat().st_size,
+                "model_bytes": file_size(path),
                 "tolerance": {
                     kind: {name: tolerance.absolute for name, tolerance in outputs.items()}
                     for kind, outputs in golden.tolerance.items()
@@ -138,6 +142,19 @@ def _questions(
     chosen = np.unique(np.linspace(0, total - 1, wanted).round().astype(int))
     rest = np.setdiff1d(np.arange(total), chosen)
     return data.take(chosen).inputs, data.take(rest).spread(spec.sample).inputs
+
+
+def _ranges(feed: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    """Return the least and largest finite value of each float input that has one."""
+    import numpy as np
+
+    found = {}
+    for name, array in feed.items():
+        finite = np.isfinite(array) if array.dtype.kind == "f" else np.zeros(0, bool)
+        if finite.any():
+            low = array.min(where=finite, initial=np.inf)
+            found[name] = (float(low), float(array.max(where=finite, initial=-np.inf)))
+    return found
 
 
 def _count(feed: dict[str, np.ndarray]) -> int:
@@ -207,6 +224,7 @@ STEP = Step(
     spec=BuildSpec,
     function=build,
     inputs=("model", "baseline"),
+    version=2,
     measured=True,
     libraries=("onnx", "onnxruntime", "numpy", "safetensors", "torch"),
 )

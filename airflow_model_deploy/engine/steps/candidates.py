@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.engine.artifacts import digest_of, file_sha256
+from airflow_model_deploy.engine.artifacts import digest_of
 from airflow_model_deploy.engine.compression import (
     Budget,
     Treatment,
@@ -26,6 +26,7 @@ from airflow_model_deploy.engine.models import (
     create_session,
     denormals_as_zero,
     file_size,
+    onnx_sha256,
     read_signature,
     run,
 )
@@ -149,7 +150,7 @@ class Original:
                     if array is not None:
                         plain = repr(array.tolist()).encode() if array.dtype.kind == "O" else array.tobytes()
                         seen.update(f"{array.dtype}{array.shape}".encode() + plain)
-        return digest_of({"model": file_sha256(self.path), "samples": seen.hexdigest()})
+        return digest_of({"model": onnx_sha256(self.path), "samples": seen.hexdigest()})
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from airflow_model_deploy.engine.deployment.targets.host import Service, deploy
+from airflow_model_deploy.engine.containers import Limits
+from airflow_model_deploy.engine.deployment import docker, host
+from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.packaging import Release, require_blessed, verify_bundle
-from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.base import Input, Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.connections import credentials_of, engine_of
+from airflow_model_deploy.engine.steps.fields import Place, Root
 from airflow_model_deploy.engine.steps.layout import BUNDLE, RELEASE
 from airflow_model_deploy.engine.steps.package import SERVER
-from airflow_model_deploy.engine.steps.service import Root, golden_check, told
+from airflow_model_deploy.engine.steps.service import golden_check, required_root, told
 from airflow_model_deploy.engine.steps.spec import spec
+
+if TYPE_CHECKING:
+    from airflow_model_deploy.engine.deployment import Deployment
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +31,12 @@ logger = logging.getLogger(__name__)
 class DeploySpec:
     """Where the service runs and listens."""
 
-    target: Annotated[Literal["host"], Field(description="where the release runs")] = "host"
-    root: Root
-    host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535, description="port to listen on")]
+    target: Place = "host"
+    root: Root = None
+    host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
     python: Annotated[
-        str | None, Field(description="interpreter that runs the server; None: the step's own")
+        str | None, Field(description="interpreter that runs a host's server; None: the step's own")
     ] = None
     ready_timeout_s: Annotated[float, Field(gt=0, description="bound for loading and answering")] = 60.0
     drain_s: Annotated[float, Field(gt=0, description="time to finish accepted requests")] = 10.0
@@ -38,13 +44,25 @@ class DeploySpec:
 
 def deploy_release(spec: DeploySpec, inputs: Inputs, context: StepContext) -> StepOutput:
     """Install side by side, start, ask the golden requests, switch; else leave what serves as it is."""
-    del context
     source = inputs["release"]
     release = Release.from_json(json.loads((source.folder / RELEASE).read_bytes()))
+    if release.plan.target != spec.target:
+        raise InputError(
+            "the release is for another target",
+            found=spec.target,
+            wanted=release.plan.target,
+            remedy="Give prepare, package and deploy the same target.",
+        )
+    on_host = spec.target == "host"
+    found = _on_host(spec, release, source) if on_host else _on_engine(spec, release, context)
+    return StepOutput(passed_on=source.reference, main="release", details=told(found))
+
+
+def _on_host(spec: DeploySpec, release: Release, source: Input) -> Deployment:
     bundle = source.folder / BUNDLE
     require_blessed(release, verify_bundle(bundle))
-    service = Service(
-        root=Path(spec.root),
+    service = host.Service(
+        root=required_root(spec.root),
         name=release.plan.name,
         port=spec.port,
         host=spec.host,
@@ -53,8 +71,25 @@ def deploy_release(spec: DeploySpec, inputs: Inputs, context: StepContext) -> St
         ready_timeout_s=spec.ready_timeout_s,
         drain_s=spec.drain_s,
     )
-    found = deploy(service, bundle, check=golden_check, log=logger.info)
-    return StepOutput(passed_on=source.reference, main="release", details=told(found))
+    return host.deploy(service, bundle, check=golden_check, log=logger.info)
+
+
+def _on_engine(spec: DeploySpec, release: Release, context: StepContext) -> Deployment:
+    image = release.image or ""
+    # Pulled and run by this digest, so what is deployed is what was blessed.
+    require_blessed(release, image.rpartition("@")[2])
+    resources = release.plan.resources
+    service = docker.Service(
+        name=release.plan.name,
+        engine=engine_of(context),
+        port=spec.port,
+        host=spec.host,
+        limits=Limits(memory_bytes=resources.memory_bytes, cpus=resources.cpu),
+        ready_timeout_s=spec.ready_timeout_s,
+        drain_s=spec.drain_s,
+        credentials=credentials_of(context),
+    )
+    return docker.deploy(service, image, check=golden_check, log=logger.info)
 
 
 STEP = Step(
@@ -64,6 +99,6 @@ STEP = Step(
     function=deploy_release,
     inputs=("release",),
     pure=False,
-    # With no `python` of its own, the server runs in the step's interpreter.
-    libraries=("httpx", *SERVER),
+    # With no `python` of its own, a host's server runs in the step's interpreter.
+    libraries=("docker", "httpx", *SERVER),
 )

@@ -65,16 +65,22 @@ _PERMANENT = (
 )
 
 
-def run_request(request: StepRequest, *, options: Mapping[str, Any] | None = None) -> StepResult:
+def run_request(
+    request: StepRequest,
+    *,
+    options: Mapping[str, Any] | None = None,
+    connections: Mapping[str, Any] | None = None,
+) -> StepResult:
     """Run a request and return its result, failed ones included; write the result file if one is asked for.
 
     Args:
         request: what to run.
         options: credentials of the store; kept in memory only.
+        connections: of the engine and the registries that the step may use; kept in memory only.
     """
     start = time.monotonic()
     try:
-        result = execute(request, options=options)
+        result = execute(request, options=options, connections=connections)
     except ModelDeployError as error:
         logger.error("%s", error)  # noqa: TRY400 - its message says all; a trace would bury it
         result = _failed(request, error, permanent=error.permanent, start=start)
@@ -88,7 +94,12 @@ def run_request(request: StepRequest, *, options: Mapping[str, Any] | None = Non
     return result
 
 
-def execute(request: StepRequest, *, options: Mapping[str, Any] | None = None) -> StepResult:
+def execute(
+    request: StepRequest,
+    *,
+    options: Mapping[str, Any] | None = None,
+    connections: Mapping[str, Any] | None = None,
+) -> StepResult:
     """Run a request; errors are raised."""
     step = get_step(request.step)
     spec = parse_spec(step.spec, request.spec, step=step.name)
@@ -99,7 +110,7 @@ def execute(request: StepRequest, *, options: Mapping[str, Any] | None = None) -
         code = request.code or publish_code(store, spec)
         if code is not None:
             _use_code(store, code, scratch, first=True)
-        return _run(step, spec, request.inputs, store, code, scratch)
+        return _run(step, spec, request.inputs, store, code, scratch, connections or {})
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -139,6 +150,7 @@ def _run(
     store: Store,
     code: Reference | None,
     scratch: Path,
+    connections: Mapping[str, Any],
 ) -> StepResult:
     start = time.monotonic()
     # The step's own code comes first: a model's code serves where the step's doesn't have the module.
@@ -159,6 +171,7 @@ def _run(
         run=_nested(store, code),
         pinned=_pinned(store, tools),
         checkpoint=checkpoint,
+        connections=connections,
     )
     output = step.function(spec, inputs, context)
     result = _publish(step, spec, inputs, output, store, tools, code)
@@ -186,7 +199,7 @@ def _key(
     if step.mark is not None:
         other = step.mark(spec)
         if other is None:
-            logger.info("%s: its source may have changed, so no result is reused", step.name)
+            logger.info("%s: what it depends on can change unseen, so no result is reused", step.name)
             return None
         data["source"] = other
     if step.measured:
@@ -283,7 +296,7 @@ def _nested(
         try:
             # A step that refers to no code of its own is the same whichever step asks for it.
             own = code if any(collect_functions(parsed)) else None
-            return _run(step, parsed, references, store, own, scratch)
+            return _run(step, parsed, references, store, own, scratch, {})
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from airflow_model_deploy.engine.artifacts import Description, Reference
 from airflow_model_deploy.engine.compression import export_onnx
-from airflow_model_deploy.engine.models import load_torch_model, onnx_precision, read_signature
+from airflow_model_deploy.engine.models import copy_onnx, load_torch_model, onnx_precision, read_signature
 from airflow_model_deploy.engine.steps.base import Input, Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.spec import spec
 from airflow_model_deploy.engine.steps.torch_artifacts import read_example
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MODEL = "model.onnx"
 
@@ -70,8 +71,8 @@ def onnx_of(model: Input, context: StepContext) -> tuple[Reference, Path]:
 
 
 def copy_model(source: Path, folder: Path) -> Path:
-    """Copy an ONNX file into an artifact's folder under its usual name."""
-    return Path(shutil.copyfile(source, folder / MODEL))
+    """Copy an ONNX file, and the weights beside it, into an artifact's folder under its usual name."""
+    return copy_onnx(source, folder / MODEL)
 
 
 STEP = Step(

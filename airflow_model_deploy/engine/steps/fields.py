@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,18 @@ Name = Annotated[
         pattern=NAME_PATTERN,
         description="the model's name: lower-case letters, digits and dashes, at most 40",
     ),
+]
+# Where a release can run today, and what one can be prepared and packaged for.
+Place = Annotated[
+    Literal["host", "docker"],
+    Field(description="where the service runs: a host without a container engine, or a Docker engine"),
+]
+Target = Annotated[
+    Literal["host", "docker", "kubernetes"],
+    Field(description="what the release is for: a host's folder, or an image for an engine or a cluster"),
+]
+Root = Annotated[
+    str | None, Field(description="folder of the host's services, one folder each; target 'host' needs it")
 ]
 Metric = Annotated[
     str | UserFunction,

@@ -21,13 +21,14 @@ from airflow_model_deploy.engine.models import (
     check_onnx,
     fill_model,
     load_data,
-    load_onnx,
     load_weights,
     onnx_precision,
+    onnx_sha256,
+    open_onnx,
     read_factory,
     read_signature,
     read_transformers_folder,
-    save_onnx,
+    write_onnx,
 )
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.export import MODEL
@@ -63,7 +64,8 @@ class IngestSpec:
         str | None,
         Field(
             pattern=r"^[0-9a-f]{64}$",
-            description="what the file must hash to; of a folder: sha256sum's listing of the files that count",
+            description="what the file must hash to; of a folder, or an ONNX file with weights beside it: sha256sum's"
+            " listing of the files that count",
         ),
     ] = None
     task: Annotated[
@@ -154,23 +156,25 @@ def _mark(spec: IngestSpec) -> str | None:
     if _ARTIFACT.search(spec.source):
         return spec.source
     path = Path(spec.source)
-    # An ONNX file may have its weights in files beside it, which its sha256 doesn't cover.
+    # Its weights may lie in files beside it: which, nobody knows without opening it.
     if path.suffix == ".onnx":
-        return None
+        return spec.sha256
     # What a URL holds isn't known without fetching it.
     return spec.sha256 or (_sha256(path) if path.exists() else None)
 
 
 def _sha256(path: Path) -> str:
-    return read_transformers_folder(path).sha256 if path.is_dir() else file_sha256(path)
+    if path.is_dir():
+        return read_transformers_folder(path).sha256
+    return onnx_sha256(path) if path.suffix == ".onnx" else file_sha256(path)
 
 
 def _onnx(
     spec: IngestSpec, path: Path, folder: Path, context: StepContext
 ) -> tuple[Signature, dict[str, object]]:
     check_onnx(path)
-    # Loaded and saved, so that weights kept in files beside the graph come along.
-    save_onnx(load_onnx(path, external_data=True), folder / MODEL)
+    # Written anew, so that weights kept in files beside the graph come along: inside, or in one file beside it.
+    write_onnx(open_onnx(path), folder / MODEL, folder=path.parent)
     quality = onnx_quality(path, spec.data, spec.metric, context.resolve, original="itself")
     return read_signature(path), {**quality, "precision": onnx_precision(path)}
 
@@ -197,6 +201,7 @@ STEP = Step(
     summary="Take in weights for a factory, a transformers folder, an ONNX file, or an artifact.",
     spec=IngestSpec,
     function=ingest,
+    version=2,
     libraries=("torch", "numpy", "safetensors", "onnx", "onnxruntime"),
     mark=_mark,
 )

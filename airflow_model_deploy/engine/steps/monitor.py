@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
-from airflow_model_deploy.engine.deployment.targets.host import status
 from airflow_model_deploy.engine.monitoring import judge, observe
 from airflow_model_deploy.engine.packaging import Release, revision_of
 from airflow_model_deploy.engine.probing import Client
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.connections import engine_of
+from airflow_model_deploy.engine.steps.fields import Place, Root
 from airflow_model_deploy.engine.steps.layout import BUNDLE, RELEASE
-from airflow_model_deploy.engine.steps.service import Root, existing_service, released_golden
+from airflow_model_deploy.engine.steps.service import existing_service, live_revision, released_golden
 from airflow_model_deploy.engine.steps.spec import spec
 
 logger = logging.getLogger(__name__)
@@ -28,19 +28,18 @@ _TIMEOUT_S = 10.0
 class MonitorSpec:
     """Which service, for how long, how often."""
 
-    target: Annotated[Literal["host"], Field(description="where the service runs")] = "host"
-    root: Root
+    target: Place = "host"
+    root: Root = None
     window_s: Annotated[float, Field(gt=0, le=86_400, description="how long to watch")] = 10.0
     interval_s: Annotated[float, Field(gt=0, description="from one probe to the next")] = 0.1
 
 
 def monitor(spec: MonitorSpec, inputs: Inputs, context: StepContext) -> StepOutput:
     """Probe with golden requests, read the metrics at both ends, judge by the release's objectives."""
-    del context
     source = inputs["release"]
     release = Release.from_json(json.loads((source.folder / RELEASE).read_bytes()))
     name, golden = released_golden(source.folder / BUNDLE)
-    service = existing_service(Path(spec.root), release.plan.name)
+    service = existing_service(spec.target, release.plan.name, root=spec.root, engine=engine_of(context))
     logger.info("watching %s for %g s", service.url, spec.window_s)
     with Client(service.url, name, _TIMEOUT_S) as client:
         observation = observe(
@@ -52,7 +51,7 @@ def monitor(spec: MonitorSpec, inputs: Inputs, context: StepContext) -> StepOutp
             tell=logger.warning,
         )
     verdict = judge(observation, release.plan.objectives)
-    live, wanted = status(service).live, revision_of(release.bundle_digest)
+    live, wanted = live_revision(spec.target, service), revision_of(release.bundle_digest)
     if live != wanted:
         reason = f"revision {live or 'none'} is live, the release's is {wanted}"
         verdict = replace(verdict, status="failing", reasons=(reason, *verdict.reasons))
@@ -73,5 +72,5 @@ STEP = Step(
     function=monitor,
     inputs=("release",),
     pure=False,
-    libraries=("numpy", "httpx", "prometheus-client"),
+    libraries=("docker", "numpy", "httpx", "prometheus-client"),
 )

@@ -8,10 +8,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from airflow_model_deploy.engine.artifacts import Description, file_sha256
+from airflow_model_deploy.engine.artifacts import Description
 from airflow_model_deploy.engine.compression import Choice, apply_choice, choose
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.models import DataSource, onnx_precision, read_signature
+from airflow_model_deploy.engine.models import (
+    DataSource,
+    file_size,
+    onnx_precision,
+    onnx_sha256,
+    read_signature,
+)
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.build import SESSION
 from airflow_model_deploy.engine.steps.export import MODEL
@@ -54,7 +60,7 @@ def optimize(spec: OptimizeSpec, inputs: Inputs, context: StepContext) -> StepOu
     samples = samples_for(path, spec.data, context.resolve, random=THROUGHPUT_BATCH)
     feed = enough(samples.feed)
     parts = {
-        "model": file_sha256(path),
+        "model": onnx_sha256(path),
         "threads": spec.threads,
         "batch_sizes": list(spec.batch_sizes),
         "feed": shapes(feed),
@@ -87,7 +93,7 @@ def optimize(spec: OptimizeSpec, inputs: Inputs, context: StepContext) -> StepOu
             metrics={
                 **quality,
                 "precision": onnx_precision(path),
-                "model_bytes": (folder / MODEL).stat().st_size,
+                "model_bytes": file_size(folder / MODEL),
             },
         ),
         main="model",

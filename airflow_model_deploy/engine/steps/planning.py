@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.engine.artifacts import file_sha256
 from airflow_model_deploy.engine.compression import (
     Budget,
     Format,
@@ -22,7 +21,7 @@ from airflow_model_deploy.engine.compression import (
     cheapest,
     treatments,
 )
-from airflow_model_deploy.engine.models import create_session, file_size
+from airflow_model_deploy.engine.models import create_session, file_size, onnx_sha256
 from airflow_model_deploy.engine.steps.candidates import (
     SERVED,
     Built,
@@ -105,7 +104,7 @@ def search_formats(graph: Float, search: Search) -> Found:
     most = search.room(graph) if search.bounds(graph) and _skips(offered) else math.inf
     parts = {
         "analysis": _ANALYSIS,
-        "graph": file_sha256(graph.path),
+        "graph": onnx_sha256(graph.path),
         "original": graph.original.digest,
         "loss": graph.original.loss_name,
         "formats": {name: list(formats) for name, formats in offered.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from airflow_model_deploy.engine.packaging import (
 )
 from airflow_model_deploy.engine.probing import load_golden
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.fields import Target
 from airflow_model_deploy.engine.steps.layout import EVALUATION, PLAN
 from airflow_model_deploy.engine.steps.spec import spec
 
@@ -28,7 +29,7 @@ _MEMORY_STEP = 16 << 20
 class PrepareSpec:
     """The target, and what the service owes its callers."""
 
-    target: Annotated[Literal["host"], Field(description="where the release runs")] = "host"
+    target: Target = "host"
     latency_ms: Annotated[float, Field(gt=0, description="bound of a request")] = 100.0
     latency_share: Annotated[float, Field(gt=0, le=1, description="share of requests within the bound")] = (
         0.95

@@ -23,8 +23,10 @@ from airflow_model_deploy.engine.compression import (
 )
 from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.models import (
+    ONE_FILE,
     DataSource,
     file_size,
+    fits_one_file,
     load_data,
     onnx_precision,
     read_signature,
@@ -105,8 +107,8 @@ def quantize(spec: QuantizeSpec, inputs: Inputs, context: StepContext) -> StepOu
     folder = context.folder("model")
     target = folder / MODEL
     formats = _formats(spec, path, planned)
+    _check_size(spec, path, formats)
     _write(spec, path, folder, formats, context)
-    _check_one_file(target)
     signature = read_signature(path)
     samples = samples_for(path, spec.data, context.resolve, random=signature.fixed_batch or 1)
     quality = onnx_quality(
@@ -210,6 +212,22 @@ def _chosen(spec: QuantizeSpec, path: Path, able: Mapping[str, str]) -> list[str
     )
 
 
+def _check_size(spec: QuantizeSpec, path: Path, formats: Mapping[str, Format]) -> None:
+    """Refuse, before data is loaded, what ONNX Runtime's calibration can't do; all the rest takes any size."""
+    size = file_size(path)
+    if fits_one_file(size):
+        return
+    calibrated = sorted({wanted for wanted in formats.values() if wanted in _CALIBRATED})
+    if calibrated or spec.mode == "static":
+        raise InputError(
+            f"formats {', '.join(calibrated)}" if calibrated else "mode 'static'",
+            found=f"a model of {size} bytes",
+            wanted=f"at most {ONE_FILE}, since it has to be run on the calibration data as one file",
+            remedy="Choose mode 'dynamic' or 'weight-only', or formats int8-dynamic, int8-weight or int4-weight:"
+            " they take models of any size.",
+        )
+
+
 def _write(
     spec: QuantizeSpec, path: Path, folder: Path, formats: dict[str, Format], context: StepContext
 ) -> None:
@@ -257,17 +275,6 @@ def _calibration(spec: QuantizeSpec, path: Path, context: StepContext) -> dict[s
         )
     data = load_data(spec.data, "train", context.resolve).spread(spec.calibration_samples)
     return data_for(data, read_signature(path))
-
-
-def _check_one_file(target: Path) -> None:
-    beside = target.with_name(f"{target.name}.data")
-    if beside.exists():
-        raise InputError(
-            "the quantized model",
-            found=f"{file_size(target)} bytes",
-            wanted="at most 1.5 GB, which one file holds and a server loads",
-            remedy="Give more nodes an integer format, or fewer bits.",
-        )
 
 
 STEP = Step(

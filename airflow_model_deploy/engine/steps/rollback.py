@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import Field
-
-from airflow_model_deploy.engine.deployment.targets.host import rollback
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
-from airflow_model_deploy.engine.steps.fields import Name
-from airflow_model_deploy.engine.steps.service import Root, existing_service, golden_check, told
+from airflow_model_deploy.engine.steps.connections import engine_of
+from airflow_model_deploy.engine.steps.fields import Name, Place, Root
+from airflow_model_deploy.engine.steps.service import existing_service, rolled_back, told
 from airflow_model_deploy.engine.steps.spec import spec
 
 logger = logging.getLogger(__name__)
@@ -21,17 +17,16 @@ logger = logging.getLogger(__name__)
 class RollbackSpec:
     """Which service."""
 
-    target: Annotated[Literal["host"], Field(description="where the service runs")] = "host"
-    root: Root
     name: Name
+    target: Place = "host"
+    root: Root = None
 
 
 def rollback_service(spec: RollbackSpec, inputs: Inputs, context: StepContext) -> StepOutput:
     """Start the previous release beside the live one, ask its golden requests, switch."""
-    del inputs, context
-    service = existing_service(Path(spec.root), spec.name)
-    found = rollback(service, check=golden_check, log=logger.info)
-    return StepOutput(details=told(found))
+    del inputs
+    service = existing_service(spec.target, spec.name, root=spec.root, engine=engine_of(context))
+    return StepOutput(details=told(rolled_back(spec.target, service, logger.info)))
 
 
 STEP = Step(
@@ -40,5 +35,5 @@ STEP = Step(
     spec=RollbackSpec,
     function=rollback_service,
     pure=False,
-    libraries=("numpy", "httpx"),
+    libraries=("docker", "numpy", "httpx"),
 )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.errors import GateError
 from airflow_model_deploy.engine.evaluation import compressed_size
-from airflow_model_deploy.engine.models import SessionSettings, onnx_precision, read_signature
+from airflow_model_deploy.engine.models import SessionSettings, model_files, onnx_precision, read_signature
 from airflow_model_deploy.engine.packaging import Servable, read_servable, write_servable
 from airflow_model_deploy.engine.probing import Client, ask, load_golden, serve
 from airflow_model_deploy.engine.progress import progress
@@ -62,15 +62,19 @@ class Answers:
         theirs = {
             **original_measured,
             **cpu_latency(baseline, None, self._feed),
-            "compressed_bytes": compressed_size(baseline),
+            "compressed_bytes": _compressed(baseline),
         }
         return {
             **self._measured,
             **cpu_latency(servable.model, settings, self._feed),
-            "compressed_bytes": compressed_size(servable.model),
+            "compressed_bytes": _compressed(servable.model),
             **{f"baseline_{name}": value for name, value in theirs.items()},
             **speedup_at_batch(servable.model, settings, baseline, self._feed),
         }
+
+
+def _compressed(model: Path) -> int:
+    return sum(compressed_size(file) for file in model_files(model))
 
 
 def _asked(

@@ -1,27 +1,19 @@
-"""A service on this host as the steps and the command line see it."""
+"""A running service as the steps and the command line see it, wherever it runs."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
-
-from airflow_model_deploy.engine.deployment.targets.host import (
-    HostDeployment,
-    Service,
-    find_service,
-    status,
-    stop,
-)
+from airflow_model_deploy.engine.containers import Engine
+from airflow_model_deploy.engine.deployment import docker, host
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.packaging import read_servable
-from airflow_model_deploy.engine.probing import Comparison, GoldenSet, check_server, load_golden
+from airflow_model_deploy.engine.packaging import read_golden
+from airflow_model_deploy.engine.probing import Comparison, GoldenSet, check_server
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-Root = Annotated[str, Field(min_length=1, description="folder of the host's services, one folder each")]
+    from airflow_model_deploy.engine.deployment import Deployment
 
 
 def golden_check(url: str, release: Path) -> Comparison:
@@ -31,43 +23,61 @@ def golden_check(url: str, release: Path) -> Comparison:
 
 
 def released_golden(release: Path) -> tuple[str, GoldenSet]:
-    """Return the name of a release's model and its golden requests; `release` is a bundle, installed or not."""
-    servable = read_servable(release / "servable")
-    if servable.golden is None:
-        raise InputError(
-            f"the release in {release} has no golden requests", wanted="golden.json", remedy="Build it anew."
-        )
-    return servable.name, load_golden(servable.golden)
+    """Return the name of a release's model and its golden requests; `release` holds its servable."""
+    return read_golden(release / "servable")
 
 
-def existing_service(root: Path, name: str) -> Service:
-    """Return a service that was deployed below `root`."""
-    service = find_service(root, name)
+def existing_service(place: str, name: str, *, root: str | None, engine: Engine) -> Any:
+    """Return a service that was deployed, on the host below `root` or on the engine."""
+    service = _find(place, name, root=root, engine=engine)
     if service is None:
-        known = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+        known = _known_on_host(root) if place == "host" else docker.service_names(engine)
         raise InputError(
-            f"there is no service {name!r} below {root}",
+            f"there is no service {name!r} {f'below {root}' if place == 'host' else 'on the Docker engine'}",
             found=known or "no services",
             wanted="a service that was deployed",
-            remedy="Correct name and root, or deploy it first.",
+            remedy="Correct its name and its place, or deploy it first.",
         )
     return service
 
 
-def service_status(root: Path, name: str) -> dict[str, Any]:
-    """Return what a host serves, as JSON; {} where the service was never deployed."""
-    service = find_service(root, name)
-    return {} if service is None else {**asdict(status(service)), "port": service.port}
+def required_root(root: Path | str | None) -> Path:
+    """Return the folder of a host's services; InputError where none was named."""
+    if not root:
+        raise InputError("no folder is named for the host's services", found="root: none", wanted="its path")
+    return Path(root)
 
 
-def stop_service(root: Path, name: str) -> None:
+def rolled_back(place: str, service: Any, log: Any) -> Deployment:
+    """Roll a service back."""
+    found: Deployment = _room(place).rollback(service, check=golden_check, log=log)
+    return found
+
+
+def live_revision(place: str, service: Any) -> str | None:
+    """Return the revision that should serve."""
+    live: str | None = _room(place).status(service).live
+    return live
+
+
+def service_status(
+    root: Path | str | None, name: str, *, place: str = "host", engine: Engine | None = None
+) -> dict[str, Any]:
+    """Return what a place serves, as JSON; {} where the service was never deployed."""
+    service = _find(place, name, root=root, engine=engine)
+    return {} if service is None else {**asdict(_room(place).status(service)), "port": service.port}
+
+
+def stop_service(
+    root: Path | str | None, name: str, *, place: str = "host", engine: Engine | None = None
+) -> None:
     """End a service, if there is one; what is installed stays."""
-    service = find_service(root, name)
+    service = _find(place, name, root=root, engine=engine)
     if service is not None:
-        stop(service)
+        _room(place).stop(service)
 
 
-def told(found: HostDeployment) -> dict[str, Any]:
+def told(found: Deployment) -> dict[str, Any]:
     """Return what a deployment or a rollback did, for the step's result."""
     details: dict[str, Any] = {
         "url": found.url,
@@ -85,3 +95,18 @@ def told(found: HostDeployment) -> dict[str, Any]:
             "tolerance": original.tolerance,
         }
     return details
+
+
+def _room(place: str) -> Any:
+    return {"host": host, "docker": docker}[place]
+
+
+def _find(place: str, name: str, *, root: Path | str | None, engine: Engine | None) -> Any:
+    if place == "host":
+        return host.find_service(required_root(root), name)
+    return docker.find_service(engine or Engine(), name)
+
+
+def _known_on_host(root: str | None) -> list[str]:
+    folder = required_root(root)
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from airflow_model_deploy.engine.artifacts import Description, canonical_json
-from airflow_model_deploy.engine.models import DataSource
+from airflow_model_deploy.engine.models import DataSource, file_size
 from airflow_model_deploy.engine.packaging import read_servable
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
 from airflow_model_deploy.engine.steps.champion import CHAMPION, champion_outputs
@@ -130,7 +130,7 @@ def test(spec: TestSpec, inputs: Inputs, context: StepContext) -> StepOutput:
     }
     dropped = drops(metric, options, samples.data, found, others, outputs, original)
     near = fidelity(outputs, original, classes=scores_classes(spec, found))
-    size, original_size = servable.model.stat().st_size, baseline.stat().st_size
+    size, original_size = file_size(servable.model), file_size(baseline)
     costs = {
         "size_bytes": size,
         "compressed_bytes": measured["compressed_bytes"],

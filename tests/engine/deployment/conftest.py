@@ -11,10 +11,13 @@ import pytest
 
 import airflow_model_deploy.engine.serving as serving
 from airflow_model_deploy.engine.deployment import host
+from tests.engine.deployment.places import DockerSetting, HostSetting, remove_images
 from tests.engine.serving.servables import Writer, linear, write_servable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tests.engine.deployment.places import Setting
 
 START = textwrap.dedent(
     """
@@ -41,6 +44,8 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
 
     def make(name: str, model: Writer | None = None, start: str = START) -> Path:
         bundle = tmp_path / f"bundle-{name}"
+        if bundle.exists():
+            return bundle
         write_servable(bundle / "servable", model or linear(), version=name)
         source = Path(serving.__file__).parent
         shutil.copytree(
@@ -61,3 +66,30 @@ def service(tmp_path: Path) -> Iterator[host.Service]:
     service = host.Service(root=tmp_path / "services", name="tiny", port=port, ready_timeout_s=20, drain_s=3)
     yield service
     host.stop(service)
+
+
+@pytest.fixture(scope="session")
+def model_images() -> Iterator[set[str]]:
+    """The images of models that the session made; what they stand on stays for the next session."""
+    made: set[str] = set()
+    yield made
+    remove_images(made)
+
+
+@pytest.fixture
+def docker_setting(tmp_path: Path, model_images: set[str]) -> Iterator[DockerSetting]:
+    setting = DockerSetting(tmp_path, model_images)
+    yield setting
+    setting.close()
+
+
+@pytest.fixture(params=["host", pytest.param("docker", marks=pytest.mark.docker)])
+def setting(
+    request: pytest.FixtureRequest, tmp_path: Path, make_bundle: Callable[..., Path]
+) -> Iterator[Setting]:
+    if request.param == "docker":
+        yield request.getfixturevalue("docker_setting")
+        return
+    setting = HostSetting(tmp_path, make_bundle)
+    yield setting
+    host.stop(setting.service)

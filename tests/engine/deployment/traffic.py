@@ -19,7 +19,7 @@ from tests.engine.serving.servables import expected, infer_body, request
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_model_deploy.engine.deployment import host
+    from airflow_model_deploy.engine.deployment import docker, host
 
 ROWS = [[1.0, 2.0, 3.0, 4.0]]
 
@@ -38,7 +38,7 @@ class Check:
     urls: list[str] = field(default_factory=list)
 
     def __call__(self, url: str, release: Path) -> Result:
-        assert (release / "SHA256SUMS").is_file(), release
+        assert (release / "servable" / "servable.json").is_file(), release
         self.urls.append(url)
         _, answer = request(f"{url}/v2/models/tiny/infer", infer_body(ROWS))
         got = np.array(answer["outputs"][0]["data"])
@@ -70,7 +70,7 @@ class Traffic:
 
 
 @contextlib.contextmanager
-def driving(service: host.Service, clients: int = 2) -> Iterator[Traffic]:
+def driving(service: host.Service | docker.Service, clients: int = 2) -> Iterator[Traffic]:
     """Ask the public port, a new connection a request, until the block ends."""
     traffic, done = Traffic(), threading.Event()
 

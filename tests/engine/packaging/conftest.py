@@ -13,6 +13,9 @@ from onnx import TensorProto, helper, numpy_helper
 from airflow_model_deploy.engine.artifacts import Signature, TensorSpec
 from airflow_model_deploy.engine.packaging import write_servable
 from airflow_model_deploy.engine.probing import GoldenSet, derive_tolerance, make_golden, tight_tolerance
+from tests.engine.containers.support import base, client, engine, registry, repository
+
+__all__ = ["base", "client", "engine", "registry", "repository"]
 
 
 @dataclass(frozen=True)

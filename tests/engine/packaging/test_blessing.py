@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx
 import pytest
 
 from airflow_model_deploy.engine.errors import GateError, IntegrityError
@@ -61,9 +62,11 @@ def test_a_model_within_the_promise_but_not_the_built_one_is_refused(parts: Part
 def test_a_bundle_whose_server_does_not_start_is_refused_with_its_last_words(
     parts: Parts, tmp_path: Path
 ) -> None:
-    (tmp_path / "broken.onnx").write_bytes(b"no model at all")
-    bundle = _bundle(parts, tmp_path, model=tmp_path / "broken.onnx")
-    with pytest.raises(GateError, match=r"exit code 3.*servable refused"):
+    model = onnx.load(parts.model)
+    model.graph.node[0].domain = "somebody.else"
+    onnx.save(model, tmp_path / "foreign.onnx")
+    bundle = _bundle(parts, tmp_path, model=tmp_path / "foreign.onnx")
+    with pytest.raises(GateError, match=r"exit code 3.*servable refused.*somebody\.else:MatMul"):
         bless(bundle, python=sys.executable)
 
 

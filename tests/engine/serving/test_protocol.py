@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_model_deploy.engine.serving import protocol
+from airflow_model_deploy.engine.serving.answers import Encoder
 from airflow_model_deploy.engine.serving.datatypes import NUMPY_NAMES
-from airflow_model_deploy.engine.serving.protocol import Request, RequestError
+from airflow_model_deploy.engine.serving.protocol import Decoder
+from airflow_model_deploy.engine.serving.request import Request, RequestError
 from airflow_model_deploy.engine.serving.servable import Servable, SessionSettings, Tensor
 
 SESSION = SessionSettings(1, 1, "all", (), allow_spinning=False)
@@ -37,8 +38,8 @@ def body(data: Any, datatype: str = "FP32", shape: Any = None, **more: Any) -> b
 
 
 def test_flat_and_nested_data_mean_the_same() -> None:
-    flat = protocol.decode(body([1, 2.5, 3, 4], shape=[2, 2]), servable())
-    nested = protocol.decode(body([[1, 2.5], [3, 4]], shape=[2, 2]), servable())
+    flat = Decoder(servable()).decode(body([1, 2.5, 3, 4], shape=[2, 2]))
+    nested = Decoder(servable()).decode(body([[1, 2.5], [3, 4]], shape=[2, 2]))
     np.testing.assert_array_equal(flat.inputs["x"], np.array([[1, 2.5], [3, 4]], dtype=np.float32))
     np.testing.assert_array_equal(flat.inputs["x"], nested.inputs["x"])
     assert flat.inputs["x"].dtype == np.float32
@@ -74,19 +75,27 @@ def test_flat_and_nested_data_mean_the_same() -> None:
         (body([1, 2], outputs=[{"name": "w"}]), r"'w': the model has no such output; it gives \['y', 'z'\]"),
         (body([1, 2], outputs=[{"name": "y"}, {"name": "y"}]), "appears twice"),
         (body([1, 2], outputs=["y"]), "'outputs'"),
-        (body([1, 2], outputs=[{"name": "y", "parameters": {"binary_data": True}}]), "binary"),
+        (body([1, 2], outputs=[{"name": "y", "parameters": {"binary_data": 1}}]), "'binary_data': found 1"),
+        (body([1, 2], outputs=[{"name": "y", "parameters": {"classification": 2}}]), "classification isn't"),
+        (body([1, 2], parameters={"binary_data_output": "yes"}), "'binary_data_output': found 'yes'"),
+        (body([1, 2], parameters=[]), "'parameters': wanted an object"),
+        (body([1.0, True]), "true and false are none"),
+        (body([[1, 2], 3], shape=[2, 2]), "2 elements|numbers only|nested"),
+        (body(["a" * 100_000, *"b" * 9], shape=[5, 2]), "numbers only"),
+        (body([1, 2], datatype="x" * 5000), r"datatype: found 'x{900,}.*\.\.\.$"),
     ],
 )
 def test_a_wrong_request_is_told_what_is_wrong(raw: bytes, message: str) -> None:
     with pytest.raises(RequestError, match=message) as caught:
-        protocol.decode(raw, servable())
+        Decoder(servable()).decode(raw)
     assert caught.value.status == 400
+    assert len(str(caught.value)) < 1100
 
 
 def test_an_input_given_twice_is_refused() -> None:
     record = {"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
     with pytest.raises(RequestError, match="'x': appears twice"):
-        protocol.decode(json.dumps({"inputs": [record, record]}).encode(), servable())
+        Decoder(servable()).decode(json.dumps({"inputs": [record, record]}).encode())
 
 
 @pytest.mark.parametrize(
@@ -106,11 +115,11 @@ def test_values_that_the_datatype_can_not_hold_are_refused_not_changed(
     datatype: str, data: list[Any]
 ) -> None:
     with pytest.raises(RequestError, match="'data'"):
-        protocol.decode(body(data, datatype), servable(datatype))
+        Decoder(servable(datatype)).decode(body(data, datatype))
 
 
 def test_large_unsigned_integers_stay_exact() -> None:
-    request = protocol.decode(body([1, 2**64 - 1], "UINT64"), servable("UINT64"))
+    request = Decoder(servable("UINT64")).decode(body([1, 2**64 - 1], "UINT64"))
     assert request.inputs["x"].tolist() == [[1, 2**64 - 1]]
 
 
@@ -127,9 +136,9 @@ def test_every_value_survives_the_way_out_and_in(data: st.DataObject, datatype: 
     values = data.draw(st.lists(st.tuples(element, element), min_size=1, max_size=4))
     array = np.array(values, dtype=dtype)
 
-    answer = json.loads(protocol.encode(Request({}, ("y",), None), {"y": array}, servable(datatype)))
+    answer = json.loads(Encoder(servable(datatype)).encode(Request({}, ("y",)), {"y": array}).body)
     record = answer["outputs"][0]
-    again = protocol.decode(body(record["data"], datatype, record["shape"]), servable(datatype))
+    again = Decoder(servable(datatype)).decode(body(record["data"], datatype, record["shape"]))
 
     np.testing.assert_array_equal(again.inputs["x"], array)
 
@@ -138,5 +147,13 @@ def test_every_value_survives_the_way_out_and_in(data: st.DataObject, datatype: 
 def test_an_output_that_json_can_not_carry_is_refused_by_name(bad: float) -> None:
     array = np.array([[1, bad]], dtype=np.float32)
     with pytest.raises(RequestError, match="output 'y': 1 of 2 values are NaN or infinite") as caught:
-        protocol.encode(Request({}, ("y",), None), {"y": array}, servable())
+        Encoder(servable()).encode(Request({}, ("y",), None), {"y": array})
     assert (caught.value.status, caught.value.reason) == (422, "output_not_finite")
+
+
+def test_a_json_object_that_would_fill_the_memory_is_refused_before_it_is_decoded() -> None:
+    start = b'{"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": ['
+    for data, limit in ((b"1.5," * 600_000, 2**21), (b"[]," * 1_100_000, 2**30)):
+        with pytest.raises(RequestError, match="send larger tensors as binary data") as caught:
+            Decoder(servable(), limit).decode(start + data + b"1]}]}")
+        assert (caught.value.status, caught.value.reason) == (413, "too_large")

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from airflow_model_deploy.engine.serving import servable
+from airflow_model_deploy.engine.serving.cpus import available_cpus
 from airflow_model_deploy.engine.serving.servable import ServableRefusedError
-from airflow_model_deploy.engine.serving.session import available_cpus, open_session
+from airflow_model_deploy.engine.serving.session import open_session
 from tests.engine.serving.servables import broken, edit, entry, linear, tensor, wide, write_servable
 
 if TYPE_CHECKING:
@@ -80,7 +81,26 @@ def _set(*path: Any, to: Any) -> Callable[[dict[str, Any]], None]:
         (_set("files", 0, "path", to="a/../../b"), "may not leave"),
         (_set("files", 0, "path", to="..\\b"), "may not leave"),
         (_set("files", 0, "path", to="./model.onnx"), "may not leave"),
+        (_set("files", 0, "path", to="C:model.onnx"), "may not leave"),
+        (_set("files", 0, "path", to="a\0b"), "may not leave"),
+        (_set("files", 0, "path", to="\ud800"), "can't be read"),
+        (_set("files", 0, "path", to="x" * 5000), "can't be read"),
+        (_set("files", 0, "path", to="model.onnx/x"), "model.onnx/x: is missing"),
         (_set("files", 0, "path", to="gone.onnx"), "gone.onnx: is missing"),
+        (lambda document: document["files"].append(document["files"][0]), "'model.onnx' is listed twice"),
+        (
+            _set("files", 0, "path", to="servable.json"),
+            "'servable.json' is listed twice, or is servable.json",
+        ),
+        (_set("ranges", to=[]), "ranges: found list, wanted dict"),
+        (_set("ranges", to={"y": [0, 1]}), r"ranges\.y: is no float input, which are \['x'\]"),
+        (_set("ranges", to={"x": 1}), r"ranges\.x: found 1, wanted two finite numbers"),
+        (_set("ranges", to={"x": [0, 1, 2]}), "wanted two finite numbers"),
+        (_set("ranges", to={"x": [False, True]}), "wanted two finite numbers"),
+        (_set("ranges", to={"x": [0, float("nan")]}), "wanted two finite numbers"),
+        (_set("ranges", to={"x": [float("-inf"), 0]}), "wanted two finite numbers"),
+        (_set("ranges", to={"x": [0, 10**400]}), "wanted two finite numbers"),
+        (_set("ranges", to={"x": [1, 0]}), "wanted the smaller number first"),
     ],
 )
 def test_a_wrong_field_is_named(
@@ -132,7 +152,36 @@ def test_a_link_to_a_folder_that_is_not_listed_is_refused(tmp_path: Path) -> Non
         servable.load(folder)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{"])
+def test_ranges_are_read_and_without_them_there_are_none(tmp_path: Path) -> None:
+    assert servable.load(write_servable(tmp_path / "without")).ranges == {}
+    folder = write_servable(tmp_path / "with", ranges={"x": [-1.5, 2]})
+    jsonschema.validate(json.loads((folder / "servable.json").read_text()), SCHEMA)
+    assert servable.load(folder).ranges == {"x": (-1.5, 2.0)}
+
+
+@pytest.mark.parametrize("wrong", [{"x": [1]}, {"x": ["a", "b"]}, {"x": [1, 2, 3]}, [1, 2]])
+def test_the_schema_refuses_what_are_no_ranges(tmp_path: Path, wrong: Any) -> None:
+    folder = write_servable(tmp_path / "s", ranges=wrong)
+    document = json.loads((folder / "servable.json").read_text())
+    assert not jsonschema.Draft202012Validator(SCHEMA).is_valid(document)
+    with pytest.raises(ServableRefusedError, match="ranges"):
+        servable.load(folder)
+
+
+def test_another_format_than_onnx_is_refused(tmp_path: Path) -> None:
+    folder = write_servable(tmp_path / "s")
+    (folder / "model.onnx").rename(folder / "model.ort")
+    edit(folder, _set("files", 0, to=entry(folder, "model.ort")))
+    edit(folder, _set("model", "file", to="model.ort"))
+    with pytest.raises(ServableRefusedError, match=r"model\.file: found 'model\.ort', wanted .* \.onnx"):
+        servable.load(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", "[" * 100_000, '"' + "x" * (17 << 20)],
+    ids=["empty", "list", "cut off", "deep", "long"],
+)
 def test_a_manifest_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
     folder = write_servable(tmp_path / "s")
     (folder / "servable.json").write_text(content)
@@ -164,6 +213,14 @@ def test_a_signature_that_is_not_the_models_is_refused(
 def test_bytes_that_are_no_model_are_refused(tmp_path: Path) -> None:
     folder = write_servable(tmp_path / "s")
     (folder / "model.onnx").write_bytes(b"not a model")
+    edit(folder, _set("files", 0, to=entry(folder, "model.onnx")))
+    with pytest.raises(ServableRefusedError, match=r"model\.onnx: is no ONNX model"):
+        servable.load(folder)
+
+
+def test_a_graph_that_is_none_is_refused(tmp_path: Path) -> None:
+    folder = write_servable(tmp_path / "s")
+    (folder / "model.onnx").write_bytes(b"\x08\x08\x3a\x02\x12\x00")  # complete, and empty
     edit(folder, _set("files", 0, to=entry(folder, "model.onnx")))
     with pytest.raises(ServableRefusedError, match=r"model\.onnx: can't be loaded"):
         open_session(servable.load(folder))

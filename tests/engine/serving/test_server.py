@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +62,7 @@ def test_health(server: Server, path: str, wanted: Any) -> None:
 
 def test_metadata(server: Server) -> None:
     status, about = request(f"{server.url}/v2")
-    assert (status, about["name"], about["extensions"]) == (200, "model-server", [])
+    assert (status, about["name"], about["extensions"]) == (200, "model-server", ["binary_tensor_data"])
     for path in ("/v2/models/tiny", "/v2/models/tiny/versions/v1"):
         assert request(server.url + path) == (
             200,
@@ -110,35 +109,11 @@ def test_a_large_body_without_a_length_is_refused_too(server: Server) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("headers", [{"Inference-Header-Content-Length": "10"}, {"Content-Encoding": "gzip"}])
-def test_encodings_that_the_server_does_not_speak_are_refused_by_name(
-    server: Server, headers: dict[str, str]
-) -> None:
-    status, answer = request(f"{server.url}/v2/models/tiny/infer", infer_body(ROWS), headers)
+def test_an_encoding_that_the_server_does_not_speak_is_refused_by_name(server: Server) -> None:
+    gzip = {"Content-Encoding": "gzip"}
+    status, answer = request(f"{server.url}/v2/models/tiny/infer", infer_body(ROWS), gzip)
     assert status == 415
-    assert "isn't supported" in answer["error"] or "aren't supported" in answer["error"]
-
-
-def test_metrics_count_what_happened(server: Server) -> None:
-    def sample(name: str, *labels: str) -> float:
-        text = request(f"{server.url}/metrics")[1]
-        for line in text.splitlines():
-            if re.match(rf"{name}(\{{| )", line) and all(label in line for label in labels):
-                return float(line.rsplit(" ", 1)[1])
-        return 0.0
-
-    infer = f"{server.url}/v2/models/tiny/infer"
-    count = "model_request_duration_seconds_count"
-    before = sample(count, 'code="200"'), sample(count, 'code="400"'), sample("model_inputs_nan_total")
-    request(infer, infer_body(ROWS))
-    request(infer, infer_body([[None, 1, 2, 3]]))  # type: ignore[list-item]
-
-    after = sample(count, 'code="200"'), sample(count, 'code="400"'), sample("model_inputs_nan_total")
-    assert [b - a for a, b in zip(before, after, strict=True)] == [1, 1, 1]
-    assert sample("model_rejected_total", 'reason="input_not_finite"') >= 1
-    assert sample("model_requests_in_flight") == 0
-    assert sample("model_load_seconds", 'model="tiny"', 'version="v1"') > 0
-    assert sample("model_info", 'model="tiny"', 'precision="fp32"', 'digest="sha256:') == 1
+    assert "isn't supported" in answer["error"]
 
 
 def test_nan_is_never_null(tmp_path: Path) -> None:
@@ -158,7 +133,8 @@ def test_neither_payloads_nor_lines_without_end_reach_the_log(server: Server) ->
     log = server.log.read_text()
     assert "1234.5678" not in log
     assert "secret-word" not in log
-    assert any(" loaded " in line and 'model="tiny"' in line for line in log.splitlines())
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert any((line["event"], line.get("model")) == ("loaded", "tiny") for line in lines)
 
 
 def test_connections_are_kept_alive(server: Server) -> None:

@@ -15,11 +15,10 @@ from airflow_model_deploy.engine.deployment.targets.host.life import (
 )
 from airflow_model_deploy.engine.deployment.targets.host.lookup import find_service
 from airflow_model_deploy.engine.deployment.targets.host.releases import install, prune
-from airflow_model_deploy.engine.deployment.targets.host.rollout import HostDeployment, deploy, rollback
+from airflow_model_deploy.engine.deployment.targets.host.rollout import deploy, rollback
 from airflow_model_deploy.engine.deployment.targets.host.service import Service
 
 __all__ = [
-    "HostDeployment",
     "HostStatus",
     "ProcessStatus",
     "Service",

@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from airflow_model_deploy.engine.deployment.targets.host.desired import (
+from airflow_model_deploy.engine.deployment.targets.host.files import (
     read_desired,
     read_status,
     write_desired,

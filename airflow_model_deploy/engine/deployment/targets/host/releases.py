@@ -11,7 +11,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_model_deploy.engine.deployment.targets.host.desired import read_desired, sync_folder
+from airflow_model_deploy.engine.deployment.targets.host.files import read_desired, sync_folder
 from airflow_model_deploy.engine.errors import InputError, IntegrityError
 
 if TYPE_CHECKING:

@@ -1,8 +1,4 @@
-"""Deploy and roll back on a host: write a decision, wait until it is observed, check, decide again.
-
-State is derived from desired.json and the supervisor's status only, so that a call that was killed anywhere
-is completed by the same call made again.
-"""
+"""Deploy and roll back on a host: the blue/green strategy over desired.json and what the supervisor reports."""
 
 from __future__ import annotations
 
@@ -10,10 +6,10 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.engine.deployment.check import CheckResult
-from airflow_model_deploy.engine.deployment.targets.host.desired import read_desired, write_desired
+from airflow_model_deploy.engine.deployment.blue_green import Deployment, go_back, put, silent
+from airflow_model_deploy.engine.deployment.targets.host.files import read_desired, write_desired
 from airflow_model_deploy.engine.deployment.targets.host.releases import install, prune
-from airflow_model_deploy.engine.deployment.targets.host.service import one_writer
+from airflow_model_deploy.engine.deployment.targets.host.service import Service, one_writer
 from airflow_model_deploy.engine.deployment.targets.host.supervision import (
     supervisor_pid,
     wait_for,
@@ -26,36 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_model_deploy.engine.deployment.check import Check
-    from airflow_model_deploy.engine.deployment.targets.host.desired import Action, Desired
-    from airflow_model_deploy.engine.deployment.targets.host.service import Service
-
-
-@dataclass(frozen=True)
-class HostDeployment:
-    """What serves now.
-
-    Args:
-        revision: the live revision.
-        previous: where a rollback would lead.
-        url: the public URL.
-        changed: False when the revision already served and was only checked.
-        golden: the check's result at the public URL.
-    """
-
-    revision: str
-    previous: str | None
-    url: str
-    changed: bool
-    golden: CheckResult
-
-
-def _silent(_: str) -> None:
-    return None
+    from airflow_model_deploy.engine.deployment.desired import Desired
 
 
 def deploy(
-    service: Service, bundle: Path, *, check: Check, log: Callable[[str], None] = _silent
-) -> HostDeployment:
+    service: Service, bundle: Path, *, check: Check, log: Callable[[str], None] = silent
+) -> Deployment:
     """Put a bundle into service, or leave what serves as it is.
 
     The new revision starts beside the live one and is checked at its private port. Then one write moves the
@@ -70,18 +42,11 @@ def deploy(
     with one_writer(service):
         revision = install(bundle, service)
         log(f"{service.name}: revision {revision} is installed")
-        desired = read_desired(service)
-        _refuse_other_address(service, desired)
-        if desired.live == revision:
-            result = _complete(service, desired, check, log)
-        else:
-            result = _switch(service, desired, revision, "deploy", check, log)
-        for name in prune(service):
-            log(f"{service.name}: release {name} is removed")
-        return result
+        _refuse_other_address(service)
+        return put(HostPlace(service), revision, check, log)
 
 
-def rollback(service: Service, *, check: Check, log: Callable[[str], None] = _silent) -> HostDeployment:
+def rollback(service: Service, *, check: Check, log: Callable[[str], None] = silent) -> Deployment:
     """Put the previous revision back into service if it is healthy; the replaced one becomes the previous.
 
     Raises:
@@ -89,24 +54,12 @@ def rollback(service: Service, *, check: Check, log: Callable[[str], None] = _si
         UnavailableError: somebody else is changing the service, or the port is taken.
     """
     with one_writer(service):
-        desired = read_desired(service)
-        _refuse_other_address(service, desired)
-        if desired.unconfirmed == "rollback":
-            # An earlier call was killed after the switch: to go back once more would undo it.
-            return _complete(service, desired, check, log)
-        target = desired.previous
-        if target is None or not (service.releases / target).is_dir():
-            installed = sorted(folder.name for folder in service.releases.glob("[0-9a-f]*"))
-            raise RolloutError(
-                f"rollback of {service.name}",
-                found=f"live {desired.live}, previous {target}, installed {installed or 'none'}",
-                wanted="a previous revision on disk",
-                remedy="Deploy the bundle that should serve.",
-            )
-        return _switch(service, desired, target, "rollback", check, log)
+        _refuse_other_address(service)
+        return go_back(HostPlace(service), check, log)
 
 
-def _refuse_other_address(service: Service, desired: Desired) -> None:
+def _refuse_other_address(service: Service) -> None:
+    desired = read_desired(service)
     here, there = (service.host, service.port), (desired.host, desired.port)
     if desired.host is not None and here != there and supervisor_pid(service) is not None:
         raise InputError(
@@ -117,105 +70,71 @@ def _refuse_other_address(service: Service, desired: Desired) -> None:
         )
 
 
-def _switch(
-    service: Service, before: Desired, revision: str, action: Action, check: Check, log: Callable[[str], None]
-) -> HostDeployment:
-    desired = write_desired(service, before, candidate=revision, unconfirmed=None)
-    with _on_failure(lambda: _withdraw_candidate(service, desired, revision, log)):
-        port = wait_for(service, desired, f"revision {revision}", lambda s: _ready_port(s, revision))
-        log(f"{service.name}: revision {revision} is ready at its private port {port}")
-        _refuse_wrong(
-            check(f"http://127.0.0.1:{port}", service.releases / revision),
-            revision,
-            "at its private port",
-            log,
+@dataclass(frozen=True)
+class HostPlace:
+    """A service of this host: the supervisor carries out what is written here."""
+
+    service: Service
+
+    @property
+    def name(self) -> str:
+        """The service's name."""
+        return self.service.name
+
+    @property
+    def url(self) -> str:
+        """The public URL."""
+        return self.service.url
+
+    def read(self) -> Desired:
+        """Return the decision as it is now."""
+        return read_desired(self.service)
+
+    def write(self, before: Desired, **changes: Any) -> Desired:
+        """Replace the decision; the lock of the service says that nobody else does."""
+        return write_desired(self.service, before, **changes)
+
+    def missing(self, revision: str) -> str | None:
+        """Return which revisions are installed if this one isn't."""
+        if revision and (self.service.releases / revision).is_dir():
+            return None
+        return str(sorted(folder.name for folder in self.service.releases.glob("[0-9a-f]*")) or "none")
+
+    def release(self, revision: str) -> Path:
+        """Return the installed bundle."""
+        return self.service.releases / revision
+
+    @contextlib.contextmanager
+    def candidate(self, desired: Desired, revision: str) -> Iterator[str]:
+        """Wait until the supervisor has started the revision and it is ready."""
+        port = wait_for(
+            self.service, desired, f"revision {revision}", lambda status: _ready_port(status, revision)
         )
-    old = before.live
-    # The old revision stays as a candidate: if the public check fails, it takes over without loading again.
-    promoted = write_desired(
-        service,
-        desired,
-        live=revision,
-        previous=old or (before.previous if before.previous != revision else None),
-        candidate=old,
-        unconfirmed=action,
-    )
-    return _confirm(service, promoted, before.previous if old else None, check, log)
+        yield f"http://127.0.0.1:{port}"
 
-
-def _complete(service: Service, before: Desired, check: Check, log: Callable[[str], None]) -> HostDeployment:
-    """Check a revision that is live already; finish its promotion where an earlier call was killed."""
-    if before.unconfirmed:
-        log(f"{service.name}: completing an interrupted {before.unconfirmed} of {before.live}")
-        desired = write_desired(service, before)
-        return _confirm(service, desired, None, check, log)
-    desired = write_desired(service, before, candidate=None)
-    result = _check_public(service, desired, check, log)
-    return HostDeployment(str(desired.live), desired.previous, service.url, changed=False, golden=result)
-
-
-def _confirm(
-    service: Service, promoted: Desired, older: str | None, check: Check, log: Callable[[str], None]
-) -> HostDeployment:
-    with _on_failure(lambda: _revert(service, promoted, older, log)):
-        result = _check_public(service, promoted, check, log)
-    done = write_desired(service, promoted, candidate=None, unconfirmed=None)
-    log(f"{service.name}: revision {done.live} serves at {service.url}")
-    return HostDeployment(str(done.live), done.previous, service.url, changed=True, golden=result)
-
-
-def _check_public(
-    service: Service, desired: Desired, check: Check, log: Callable[[str], None]
-) -> CheckResult:
-    revision = str(desired.live)
-    wait_for(service, desired, f"public port of revision {revision}", lambda s: _serves_alone(s, revision))
-    result = check(service.url, service.releases / revision)
-    _refuse_wrong(result, revision, f"at {service.url}", log)
-    return result
-
-
-def _refuse_wrong(result: CheckResult, revision: str, where: str, log: Callable[[str], None]) -> None:
-    log(f"check of {revision} {where}: {result.summary}")
-    if not result.passed:
-        raise RolloutError(
-            f"revision {revision} {where}",
-            found=result.summary,
-            wanted="a passed check",
-            remedy="Nothing was put into service in its place; build a release that passes.",
+    def wait_public(self, desired: Desired) -> None:
+        """Wait until the live revision accepts at the public port, and no other."""
+        live = str(desired.live)
+        wait_for(
+            self.service,
+            desired,
+            f"public port of revision {live}",
+            lambda status: _serves_alone(status, live),
         )
 
+    @contextlib.contextmanager
+    def public(self) -> Iterator[str]:
+        """Give the public URL."""
+        yield self.service.url
 
-def _withdraw_candidate(
-    service: Service, desired: Desired, revision: str, log: Callable[[str], None]
-) -> None:
-    log(f"{service.name}: revision {revision} is withdrawn; {desired.live or 'nothing'} serves")
-    wait_gone(service, write_desired(service, desired, candidate=None), revision)
+    def wait_gone(self, desired: Desired, revision: str) -> None:
+        """Wait until the revision's process has ended."""
+        wait_gone(self.service, desired, revision)
 
-
-def _revert(service: Service, promoted: Desired, older: str | None, log: Callable[[str], None]) -> None:
-    bad, good = str(promoted.live), promoted.previous
-    # Without a candidate there was no live revision before: `previous` is only what once served.
-    good = good if promoted.candidate else None
-    log(f"{service.name}: revision {bad} is withdrawn; {good or 'nothing'} takes over")
-    previous = older if good else promoted.previous
-    reverted = write_desired(
-        service, promoted, live=good, previous=previous, candidate=None, unconfirmed=None
-    )
-    if good:
-        wait_for(service, reverted, f"return to {good}", lambda s: _serves_alone(s, good))
-    wait_gone(service, reverted, bad)
-
-
-@contextlib.contextmanager
-def _on_failure(undo: Callable[[], None]) -> Iterator[None]:
-    """Undo whatever the failure is: a check is the caller's code and may raise anything."""
-    done = False
-    try:
-        yield
-        done = True
-    finally:
-        if not done:
-            undo()
+    def settle(self, desired: Desired) -> list[str]:
+        """Remove old releases; the supervisor ends processes by itself."""
+        del desired
+        return [f"release {name}" for name in prune(self.service)]
 
 
 def _ready_port(status: dict[str, Any], revision: str) -> int | None:

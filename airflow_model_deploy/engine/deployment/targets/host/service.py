@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from airflow_model_deploy.engine.deployment.address import url_host
 from airflow_model_deploy.engine.errors import InputError, UnavailableError
 
 if TYPE_CHECKING:
@@ -71,13 +72,6 @@ class Service:
     def url(self) -> str:
         """The public URL."""
         return f"http://{url_host(self.host)}:{self.port}"
-
-
-def url_host(host: str) -> str:
-    """Return the host as it stands in a URL that this machine can ask."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
-    return f"[{host}]" if ":" in host else host
 
 
 @contextlib.contextmanager

@@ -9,13 +9,13 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_model_deploy.engine.deployment.targets.host.desired import read_status
+from airflow_model_deploy.engine.deployment.targets.host.files import read_status
 from airflow_model_deploy.engine.errors import RolloutError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from airflow_model_deploy.engine.deployment.targets.host.desired import Desired
+    from airflow_model_deploy.engine.deployment.desired import Desired
     from airflow_model_deploy.engine.deployment.targets.host.service import Service
 
 _T = TypeVar("_T")

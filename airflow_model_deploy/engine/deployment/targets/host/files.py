@@ -4,39 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine.deployment.desired import Desired, parse_desired
 from airflow_model_deploy.engine.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_model_deploy.engine.deployment.targets.host.service import Service
-
-SCHEMA_VERSION = 1
-Action = Literal["deploy", "rollback"]
-
-
-@dataclass(frozen=True)
-class Desired:
-    """The traffic decision.
-
-    Args:
-        generation: grows by one with every write.
-        live: the revision that gets the public requests.
-        previous: where a rollback leads.
-        candidate: a revision that runs beside it, on its private port only.
-        unconfirmed: what made `live` the live one, until it was checked at the public port.
-    """
-
-    generation: int = 0
-    live: str | None = None
-    previous: str | None = None
-    candidate: str | None = None
-    unconfirmed: Action | None = None
-    host: str | None = None
-    port: int | None = None
 
 
 def read_desired(service: Service) -> Desired:
@@ -50,11 +27,7 @@ def read_desired(service: Service) -> Desired:
         raise InputError(
             str(path), found=error, wanted="JSON", remedy="Repair it, or stop the service."
         ) from error
-    if document.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(
-            f"schema_version of {path}", found=document.get("schema_version"), wanted=SCHEMA_VERSION
-        )
-    return Desired(**{name: document.get(name) for name in Desired.__dataclass_fields__})
+    return parse_desired(document, str(path))
 
 
 def write_desired(service: Service, before: Desired, **changes: Any) -> Desired:
@@ -63,8 +36,7 @@ def write_desired(service: Service, before: Desired, **changes: Any) -> Desired:
         before, **changes, generation=before.generation + 1, host=service.host, port=service.port
     )
     document = {
-        "schema_version": SCHEMA_VERSION,
-        **asdict(desired),
+        **desired.to_json(),
         "python": service.python,
         "threads": service.threads,
         "drain_seconds": service.drain_s,

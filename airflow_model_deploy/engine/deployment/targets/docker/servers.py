@@ -1,0 +1,165 @@
+"""The containers of a service's revisions: made, started, ended and removed; knows no traffic."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from airflow_model_deploy.engine.containers import engine_errors, find_image, host_config
+from airflow_model_deploy.engine.deployment.targets.docker.objects import (
+    find_container,
+    running,
+    server_containers,
+)
+from airflow_model_deploy.engine.deployment.targets.docker.service import (
+    IMAGE,
+    KIND,
+    PORT,
+    REVISION,
+    SERVABLE_FOLDER,
+    SERVER,
+    STATE_FOLDER,
+    Service,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from docker import APIClient
+
+_DOCKER_GRACE_S = 5
+
+
+class Servers:
+    """The servers of a service, on an engine that was connected to."""
+
+    def __init__(self, service: Service, client: APIClient) -> None:
+        self.service, self.client = service, client
+
+    def ensure(self, image: str, revision: str) -> str | None:
+        """See that a container of the image exists, with the service's limits; one that runs stays as it is.
+
+        Returns:
+            What is other than the service asks for and stays so; None if nothing is.
+
+        Raises:
+            InputError: something else has its name.
+        """
+        name = self.service.container(revision)
+        found = find_container(self.client, name)
+        if found is not None:
+            self.service.refuse_foreign(f"container {name}", found["Config"]["Labels"], SERVER)
+            if self._fits(found):
+                return None
+            if running(found):
+                return f"container {name} keeps the limits and options that it was started with"
+            self._remove(found["Id"])
+        with engine_errors(f"container {name}"):
+            self.client.create_container(
+                image,
+                name=name,
+                command=self._command(revision),
+                labels=self.service.labels(SERVER, revision=revision, image=image),
+                stop_timeout=math.ceil(self.service.drain_s) + _DOCKER_GRACE_S,
+                host_config=host_config(
+                    self.client,
+                    self.service.limits,
+                    binds={self.service.name: {"bind": STATE_FOLDER, "mode": "rw"}},
+                    network="none",
+                ),
+            )
+        return None
+
+    def start(self, revision: str, *, lasting: bool) -> None:
+        """Start a revision that doesn't run; `lasting`: the engine starts it again whenever it ends by itself."""
+        name = self.service.container(revision)
+        found = find_container(self.client, name)
+        if found is None or not running(found):
+            self.last(revision, lasting=lasting, found=found)
+            with engine_errors(f"start of container {name}"):
+                self.client.start(name)
+        elif lasting:
+            self.last(revision, lasting=True, found=found)
+
+    def last(self, revision: str, *, lasting: bool, found: dict[str, Any] | None = None) -> None:
+        """Say whether the engine keeps a revision running, after its own restart too."""
+        policy = "unless-stopped" if lasting else "no"
+        if found is None or (found["HostConfig"]["RestartPolicy"]["Name"] or "no") != policy:
+            with engine_errors(f"container {self.service.container(revision)}"):
+                self.client.update_container(
+                    self.service.container(revision), restart_policy={"Name": policy, "MaximumRetryCount": 0}
+                )
+
+    def missing(self, revision: str) -> str | None:
+        """Which revisions there are if this one isn't among them."""
+        there = server_containers(self.client, self.service.name)
+        return None if revision in there else str(sorted(there) or "none")
+
+    def end(self, revision: str) -> None:
+        """End a revision, if it runs: what it accepted is answered."""
+        name = self.service.container(revision)
+        found = find_container(self.client, name)
+        if found is not None and found["State"]["Status"] not in ("exited", "created", "dead"):
+            with engine_errors(f"container {name}"):
+                self.client.stop(name)
+
+    def end_unwanted(self, wanted: Collection[str]) -> None:
+        """End every revision but these."""
+        for revision, listed in server_containers(self.client, self.service.name).items():
+            if revision not in wanted and listed["State"] not in ("exited", "created", "dead"):
+                self.end(revision)
+
+    def prune(self, kept: Collection[str]) -> list[str]:
+        """Remove the containers of every revision but these, and what images they leave behind."""
+        there = server_containers(self.client, self.service.name)
+        return [what for revision in there if revision not in kept for what in self.remove(revision)]
+
+    def remove(self, revision: str) -> list[str]:
+        """Remove a revision's container, and the image that it leaves behind; return what went, in words."""
+        name = self.service.container(revision)
+        found = find_container(self.client, name)
+        if found is None:
+            return []
+        self._remove(found["Id"])
+        return [f"container {name}", *self._remove_image(found["Config"]["Labels"].get(IMAGE, ""))]
+
+    def _fits(self, found: dict[str, Any]) -> bool:
+        limits, there = self.service.limits, found["HostConfig"]
+        command = self._command(found["Config"]["Labels"][REVISION])
+        wanted = (limits.memory_bytes, round(limits.cpus * 1e9), limits.pids, command)
+        return wanted == (there["Memory"], there["NanoCpus"], there["PidsLimit"], found["Config"]["Cmd"])
+
+    def _command(self, revision: str) -> list[str]:
+        return [
+            *("--servable", SERVABLE_FOLDER),
+            *("--host", "127.0.0.1", "--port", str(PORT)),
+            *("--front", f"{STATE_FOLDER}/front.sock", "--revision", revision),
+            *("--drain-seconds", f"{self.service.drain_s:g}"),
+        ]
+
+    def _remove(self, container: str) -> None:
+        from docker.errors import NotFound
+
+        with engine_errors(f"container {container}"):
+            try:
+                self.client.remove_container(container, force=True)
+            except NotFound:
+                return
+
+    def _remove_image(self, reference: str) -> list[str]:
+        """Remove an image that was pulled for one revision: by digest, so without a tag that somebody gave it."""
+        from docker.errors import APIError
+
+        found = find_image(self.client, reference) if "@" in reference else None
+        labels = (found or {}).get("Config", {}).get("Labels") or {}
+        if found is None or found.get("RepoTags") or labels.get(KIND) != "model":
+            return []
+        with engine_errors(f"image {reference}"):
+            try:
+                self.client.remove_image(reference)
+            except APIError as error:
+                if error.is_server_error():
+                    raise
+                # Another container is made of it.
+                return []
+        return [f"image {reference}"]

@@ -1,0 +1,63 @@
+"""The venvs of the servers that ours is compared with: what each is made of, pinned; made once and kept.
+
+They keep to no constraints of ours: MLServer wants an older Starlette than anyone else.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from benchmarks._environments import FOLDER
+from benchmarks._steps import say
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_COMMON = ("onnxruntime==1.32.0", "numpy==2.4.6", "pydantic==2.14.3", "uvicorn==0.54.0")
+# uvloop and httptools are what uvicorn is fastest with; a peer that doesn't ask for them gets them too.
+_FAST = ("uvloop==0.23.0", "httptools==0.9.0")
+REQUIREMENTS: dict[str, tuple[str, ...]] = {
+    "fastapi": ("fastapi==0.165.0", "starlette==1.10.0", *_FAST, *_COMMON),
+    "mlserver": ("mlserver==1.7.1", "fastapi==0.115.14", "starlette==0.46.2", *_FAST, *_COMMON),
+    "kserve": ("kserve==0.21.0", "fastapi==0.165.0", "starlette==1.10.0", *_FAST, *_COMMON),
+    "bentoml": ("bentoml==1.4.39", "starlette==1.10.0", *_FAST, *_COMMON),
+}
+_VERSIONS = """
+import json, sys
+from importlib.metadata import PackageNotFoundError, version
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = version(name)
+    except PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
+_TOLD = ("onnxruntime", "numpy", "pydantic", "starlette", "uvicorn", "uvloop", "httptools", "orjson")
+
+
+def interpreter(peer: str) -> Path:
+    """The interpreter of a peer's venv, which is made at the first call."""
+    folder = FOLDER / f"venv-{peer}"
+    python, mark = folder / "bin" / "python", folder / ".installed"
+    wanted = "\n".join(REQUIREMENTS[peer])
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != wanted:
+        say(f"making the venv of {peer}")
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+        subprocess.run([*command, *REQUIREMENTS[peer]], check=True, stdout=sys.stderr)
+        mark.write_text(wanted, encoding="utf-8")
+    return python
+
+
+def versions(python: Path, *packages: str) -> dict[str, str]:
+    """What of these packages, and of those that all servers are made of, an interpreter has."""
+    command = [str(python), "-c", _VERSIONS, *packages, *_TOLD]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
