@@ -181,7 +181,8 @@ class ImageConfig:
         registry: "host[:port][/path]" below which images are pushed, as <registry>/<model> and
             <registry>/model-server; None: the setting [model_deploy] registry, and without one they stay on the
             engine that built them.
-        base: image with Python below the server; None: the setting [model_deploy] base_image, or "python:3.11-slim".
+        base: image with Python below the server; None: the setting [model_deploy] base_image, or
+            python:<version>-slim, of the Python that runs the step.
         runtime: the server's image by digest, made before with `model-deploy image runtime`; None: it is built where
             it isn't there yet.
         backend: "docker" builds on an engine, "oci" without one; "auto": docker where an engine answers.
@@ -203,6 +204,7 @@ class ServiceConfig:
         host: the address to listen on.
         port: the port to listen on.
         latency_ms: a request's bound, kept by `latency_share` of them.
+        memory_headroom: the memory limit over the peak that the test measured; None: 1.5.
         window_s: how long monitoring watches.
         image: how the image is built, for target "docker".
         docker: the engine that builds, blesses and runs it.
@@ -215,6 +217,7 @@ class ServiceConfig:
     latency_ms: float | str = 100.0
     latency_share: float | str = 0.95
     max_error_share: float | str = 0.01
+    memory_headroom: float | str | None = None
     window_s: float | str = 10.0
     image: ImageConfig = field(default_factory=ImageConfig)
     docker: DockerConfig = field(default_factory=DockerConfig)
@@ -222,7 +225,7 @@ class ServiceConfig:
 
 @dataclass(frozen=True)
 class ContainerConfig:
-    """A container in which a step runs, instead of a subprocess of the worker. All templated but `mounts`.
+    """A container in which a step runs, instead of a subprocess of the worker. All templated.
 
     Args:
         image: a worker image, best by digest (`model-deploy image worker` makes one); None: the setting
@@ -234,6 +237,7 @@ class ContainerConfig:
         network: the container's network.
         mounts: folders of the engine's machine that it sees, read only, at the same path; a file:// store is mounted
             by itself.
+        environment: variables that the step sees. No secrets: an engine shows them to whoever may look.
     """
 
     image: str | None = None
@@ -243,6 +247,7 @@ class ContainerConfig:
     gpus: int | str = 0
     network: str = "bridge"
     mounts: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,7 @@ def model_deploy_pipeline(
             latency_ms=service.latency_ms,
             latency_share=service.latency_share,
             max_error_share=service.max_error_share,
+            memory_headroom=service.memory_headroom,
             **computing,
         )
         package = BuildImageOperator(

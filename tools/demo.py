@@ -144,7 +144,7 @@ def summarise(report: dict[str, Any], seconds: float) -> None:
         size, accuracy, latency = stage["size_bytes"], stage["accuracy"], stage["latency_ms"]
         print(
             f"{stage['stage']:20} "
-            f"{'' if size is None else f'{size / 1000:.1f} kB':>10} "
+            f"{_size(size):>10} "
             f"{'' if accuracy is None else f'{accuracy:.1%}':>9} "
             f"{'' if latency is None else f'{latency:.3f} ms':>10} "
             f"{stage['duration_s']:6.1f} s{'  cached' if stage['cached'] else ''}"
@@ -161,6 +161,12 @@ def summarise(report: dict[str, Any], seconds: float) -> None:
         f" verdict: {report['verdict']['status']}."
     )
     print(f"All of it took {seconds:.0f} s. Report: demo/report.html")
+
+
+def _size(size: int | None) -> str:
+    if size is None:
+        return ""
+    return f"{size / 1e3:.1f} kB" if size < 1e7 else f"{size / 1e6:.1f} MB"
 
 
 def tell_how_to_call(url: str, target: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -55,11 +54,12 @@ def _add_content(parser: argparse.ArgumentParser, kind: str) -> None:
         parser.add_argument("--servable", type=Path, required=True, help="folder with servable.json")
         return
     parser.add_argument("--python", help="the base's Python, like 3.11; by default this interpreter's")
-    parser.add_argument("--architecture", choices=("amd64", "arm64"), help="by default this machine's")
+    parser.add_argument(
+        "--architecture", choices=("amd64", "arm64"), help="by default the engine's or this machine's"
+    )
     parser.add_argument(
         "--scratch",
         type=Path,
-        default=Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "model-deploy" / "images",
         help="where packages are gathered and kept for the next build; by default below ~/.cache",
     )
     if kind in ("driver", "worker"):
@@ -77,6 +77,10 @@ def _add_content(parser: argparse.ArgumentParser, kind: str) -> None:
 
 def _image(arguments: argparse.Namespace) -> int:
     builder = _builder(arguments)
+    if builder.name == "docker" and getattr(arguments, "architecture", "") is None:
+        from airflow_model_deploy.engine.containers import Engine, engine_architecture
+
+        arguments.architecture = engine_architecture(Engine(url=arguments.engine))
     built = builder.build(_spec(arguments), arguments.destination, log=_log)
     print(json.dumps(asdict(built), indent=2, sort_keys=True))
     return 0
@@ -87,13 +91,14 @@ def _spec(arguments: argparse.Namespace) -> ImageSpec:
 
     if arguments.kind == "model":
         return contents.model_spec(arguments.base, arguments.servable)
+    scratch = arguments.scratch or contents.package_cache()
     target = {"python": arguments.python, "architecture": arguments.architecture}
     if arguments.kind == "runtime":
-        return contents.runtime_spec(arguments.base, scratch=arguments.scratch, **target)
+        return contents.runtime_spec(arguments.base, scratch=scratch, **target)
     if arguments.kind == "driver":
-        return contents.driver_spec(arguments.base, arguments.scratch, also=arguments.also, **target)
+        return contents.driver_spec(arguments.base, scratch, also=arguments.also, **target)
     extras = arguments.extra or ["engine"]
-    return contents.worker_spec(arguments.base, arguments.scratch, extras, also=arguments.also, **target)
+    return contents.worker_spec(arguments.base, scratch, extras, also=arguments.also, **target)
 
 
 def _builder(arguments: argparse.Namespace) -> Builder:
@@ -114,7 +119,7 @@ def _builder(arguments: argparse.Namespace) -> Builder:
         return DockerBuilder(engine, credentials)
     from airflow_model_deploy.engine.packaging.images import OciBuilder
 
-    return OciBuilder(credentials, platform=f"linux/{architecture}" if architecture else "")
+    return OciBuilder(credentials)
 
 
 def _log(line: str) -> None:

@@ -130,11 +130,20 @@ class EngineOperator(StepOperator):
     template_fields: Sequence[str] = (*StepOperator.template_fields, "docker")
 
     def __init__(self, *, docker: DockerConfig | None = None, **kwargs: Any) -> None:
+        if kwargs.get("container"):
+            raise ValueError(
+                f"container of {type(self).__name__}; found: a ContainerConfig; wanted: none: this step talks to"
+                " engines and services from the worker"
+            )
         super().__init__(**kwargs)
         self.docker = asdict(docker) if docker else {}
 
     def connections(self) -> dict[str, Any]:
-        """Return the engine and the registry's credentials."""
-        from airflow_model_deploy.operators.engines import docker_connections
+        """Return the engine, where the target has one; only who pushes or pulls gets a registry's credentials."""
+        from airflow_model_deploy.operators.engines import engine_fields
 
-        return docker_connections(self.docker)
+        return {"engine": engine_fields(self.docker)} if self.has_engine() else {}
+
+    def has_engine(self) -> bool:
+        """Whether the target is one that an engine builds for or runs."""
+        return self.spec.get("target") not in (*execution.UNSET, "host")

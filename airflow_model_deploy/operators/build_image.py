@@ -60,4 +60,6 @@ class BuildImageOperator(EngineOperator):
 
     def connections(self) -> dict[str, Any]:
         """Return engine and registry, where the target has any."""
-        return {} if self.spec.get("target") in (*execution.UNSET, "host") else super().connections()
+        from airflow_model_deploy.operators.engines import docker_connections
+
+        return docker_connections(self.docker) if self.has_engine() else {}

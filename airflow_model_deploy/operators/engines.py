@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.operators.execution import given
@@ -11,28 +10,21 @@ from airflow_model_deploy.version_compat import read_config
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from airflow.providers.docker.hooks.docker import DockerHook
-
-_DEFAULT_URL = "unix:///var/run/docker.sock"
+_CERTIFICATES = ("ca_cert", "client_cert", "client_key")
 
 
-def docker_hook(docker: Mapping[str, Any]) -> DockerHook:
-    """Return the Docker provider's hook for the fields of a `DockerConfig`."""
-    from airflow.providers.docker.hooks.docker import DockerHook
+def engine_fields(docker: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an `Engine` that were named; DOCKER_HOST and its like count where none was."""
+    from airflow_model_deploy.operators import execution
 
-    tls = DockerHook.construct_tls_config(
-        ca_cert=given(docker.get("ca_cert")),
-        client_cert=given(docker.get("client_cert")),
-        client_key=given(docker.get("client_key")),
-    )
-    return DockerHook(
-        docker_conn_id=registry_connection(docker), base_url=engine_url(docker), tls=tls, version="auto"
-    )
-
-
-def engine_url(docker: Mapping[str, Any]) -> str:
-    """Return the engine's URL: the one named, DOCKER_HOST, or this machine's socket."""
-    return str(given(docker.get("url")) or os.environ.get("DOCKER_HOST") or _DEFAULT_URL)
+    fields = {key: given(docker.get(key)) for key in ("url", *_CERTIFICATES)}
+    named = [key for key in _CERTIFICATES if fields[key]]
+    if named and len(named) < len(_CERTIFICATES):
+        execution.fail(
+            f"the certificates for the Docker engine; found: {', '.join(named)}; wanted: {', '.join(_CERTIFICATES)},"
+            " all three or none"
+        )
+    return {key: value for key, value in fields.items() if value}
 
 
 def registry_connection(docker: Mapping[str, Any]) -> str | None:
@@ -42,14 +34,12 @@ def registry_connection(docker: Mapping[str, Any]) -> str | None:
 
 def docker_connections(docker: Mapping[str, Any]) -> dict[str, Any]:
     """Return engine and registry as a step takes them; goes to the step privately, never into a request or XCom."""
-    engine = {
-        "url": engine_url(docker),
-        **{key: given(docker.get(key)) for key in ("ca_cert", "client_cert", "client_key")},
-    }
+    found: dict[str, Any] = {"engine": engine_fields(docker), "registries": [], "insecure": []}
     conn_id = registry_connection(docker)
-    found: dict[str, Any] = {"engine": engine, "registries": [], "insecure": []}
     if conn_id:
-        connection = docker_hook(docker).get_connection(conn_id)
+        from airflow.providers.docker.hooks.docker import DockerHook
+
+        connection = DockerHook.get_connection(conn_id)
         registry = _registry(connection, conn_id)
         if str(connection.host).startswith("http://"):
             found["insecure"].append(registry)

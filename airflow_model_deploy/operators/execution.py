@@ -120,7 +120,8 @@ def worker_runner(python: str | None, *, log: Log) -> Runner:
 
 def container_runner(container: Mapping[str, Any], *, log: Log) -> Runner:
     """Return the runner in a container, from the rendered fields of a `ContainerConfig`."""
-    from airflow_model_deploy.operators.engines import docker_hook
+    from airflow_model_deploy.engine.containers import Credentials, Engine
+    from airflow_model_deploy.operators.engines import docker_connections
     from airflow_model_deploy.runners import Container, DockerRunner
 
     image = given(container.get("image")) or read_config("model_deploy", "worker_image")
@@ -129,17 +130,30 @@ def container_runner(container: Mapping[str, Any], *, log: Log) -> Runner:
             "no worker image is named; found: none; wanted: one that `model-deploy image worker` made; set `image` of"
             " ContainerConfig or [model_deploy] worker_image"
         )
-    memory, cpus = given(container.get("memory_bytes")), given(container.get("cpus"))
     described = Container(
         image=image,
-        memory_bytes=int(memory) if memory else None,
-        cpus=float(cpus) if cpus else None,
-        gpus=int(given(container.get("gpus")) or 0),
+        memory_bytes=_number(container, "memory_bytes", int),
+        cpus=_number(container, "cpus", float),
+        gpus=_number(container, "gpus", int) or 0,
         network=given(container.get("network")) or "bridge",
         mounts=tuple(container.get("mounts") or ()),
+        environment={key: str(value) for key, value in (container.get("environment") or {}).items()},
     )
-    docker = container.get("docker") or {}
-    return DockerRunner(lambda: docker_hook(docker).get_conn(), described, log=log)
+    reached = docker_connections(container.get("docker") or {})
+    return DockerRunner(
+        Engine(**reached["engine"]),
+        described,
+        credentials=[Credentials(**one) for one in reached["registries"]],
+        log=log,
+    )
+
+
+def _number(fields: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
+    value = given(fields.get(name))
+    try:
+        return None if value is None else kind(value)
+    except ValueError:
+        return fail(f"{name} of ContainerConfig; found: {value!r}; wanted: a number")
 
 
 def given(value: Any) -> Any:

@@ -17,6 +17,7 @@ class PrepareReleaseOperator(StepOperator):
     :param latency_share: share of requests within the bound. (templated)
     :param max_error_share: share of requests that may fail. (templated)
     :param min_requests: fewer observations decide nothing. (templated)
+    :param memory_headroom: the memory limit over the measured peak. (templated)
     """
 
     step = "prepare"
@@ -31,6 +32,7 @@ class PrepareReleaseOperator(StepOperator):
         latency_share: float | str | None = None,
         max_error_share: float | str | None = None,
         min_requests: int | str | None = None,
+        memory_headroom: float | str | None = None,
         **kwargs: Any,
     ) -> None:
         spec = {
@@ -39,5 +41,6 @@ class PrepareReleaseOperator(StepOperator):
             "latency_share": latency_share,
             "max_error_share": max_error_share,
             "min_requests": min_requests,
+            "memory_headroom": memory_headroom,
         }
         super().__init__(inputs={"servable": servable, "evaluation": evaluation}, spec=spec, **kwargs)

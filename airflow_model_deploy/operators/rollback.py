@@ -33,7 +33,10 @@ class RollbackOperator(EngineOperator):
 
     def full_spec(self, context: Context) -> dict[str, Any]:
         """Add the service and its place."""
+        task = context["ti"]
         return super().full_spec(context) | {
             "name": self.name,
+            # The same for every try of this task: a second one only sees to what the first has begun.
+            "attempt": "/".join((task.dag_id, task.run_id, task.task_id, str(task.map_index))),
             "root": execution.given(self.root) or execution.default_host_root(),
         }

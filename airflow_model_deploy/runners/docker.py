@@ -7,14 +7,10 @@ by SIGKILL too, and the step ends with it. Request and credentials go through it
 from __future__ import annotations
 
 import logging
-import os
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from airflow_model_deploy.engine.errors import InputError, UnavailableError
+from airflow_model_deploy.engine.errors import InputError, ModelDeployError, UnavailableError
 from airflow_model_deploy.runners.base import (
     PERMANENT_EXITS,
     Log,
@@ -24,57 +20,44 @@ from airflow_model_deploy.runners.base import (
     pass_on,
     read_result,
 )
+from airflow_model_deploy.runners.container import LABEL, Container, describe, remove, sweep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from docker import APIClient
 
+    from airflow_model_deploy.engine.containers import ContainerStream, Credentials, Engine
     from airflow_model_deploy.engine.steps import StepRequest, StepResult
 
-LABEL = "io.model-deploy.step"
+__all__ = ["LABEL", "Container", "DockerRunner"]
+
 _KILLED = 137  # 128 + SIGKILL: by us, or for want of memory
-_LEFTOVER_SECONDS = 3600
-
-
-@dataclass(frozen=True)
-class Container:
-    """What a step's container is made of.
-
-    Args:
-        image: a worker image.
-        memory_bytes: its limit; None: none.
-        cpus: likewise.
-        gpus: how many of the engine's; -1: all of them.
-        network: its network.
-        mounts: folders of the engine's machine that it sees, read only, at the same path.
-    """
-
-    image: str
-    memory_bytes: int | None = None
-    cpus: float | None = None
-    gpus: int = 0
-    network: str = "bridge"
-    mounts: tuple[str, ...] = ()
+_MOST_OF_A_LINE = 64 * 1024
 
 
 class DockerRunner(Runner):
     """Runs steps in containers.
 
-    :param connect: makes a client of the engine; called again to cancel, while another call waits.
+    :param engine: which one.
     :param container: what to run.
+    :param credentials: for the image's registry, where it isn't on the engine yet.
     :param log: where the step's lines go.
     """
 
     def __init__(
-        self, connect: Callable[[], APIClient], container: Container, *, log: Log | None = None
+        self,
+        engine: Engine,
+        container: Container,
+        *,
+        credentials: Sequence[Credentials] = (),
+        log: Log | None = None,
     ) -> None:
-        self.container = container
+        self.engine, self.container, self.credentials = engine, container, tuple(credentials)
         self.log: Log = log or logging.getLogger(__name__)
-        self._connect = connect
         self._client: APIClient | None = None
         self._id: str | None = None
-        self._socket: Any = None
+        self._stream: ContainerStream | None = None
         self._request: StepRequest | None = None
         self._options: Mapping[str, Any] | None = None
         self._cancelled = False
@@ -86,50 +69,45 @@ class DockerRunner(Runner):
         store_options: Mapping[str, Any] | None = None,
         connections: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Create the container, hold its standard input, start it.
+        """Pull the image where it is missing, create the container, hold its standard input, start it.
 
         Raises:
             InputError: the engine refuses the image or the container, or can't see a local store.
-            UnavailableError: no engine answers.
+            UnavailableError: engine or registry don't answer.
         """
-        from docker.errors import APIError, DockerException
+        from airflow_model_deploy.engine.containers import connect, ensure_image
 
         self._request, self._options = request, store_options
+        self._client = client = connect(self.engine)
         try:
-            self._client = client = self._connect()
-            _sweep(client)
-            self._id = client.create_container(**self._description(client, request))["Id"]
-            self._socket = client.attach_socket(
-                self._id, params={"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
-            )
-            client.start(self._id)
-        except APIError as error:
+            ensure_image(client, self.container.image, self.credentials, log=self._tell)
+            sweep(client)
+            self._run(client, request)
+        except ModelDeployError:
             self._remove()
-            raise _refused(self.container.image, error) from error
-        except DockerException as error:
-            raise UnavailableError(
-                "the Docker engine does not answer",
-                found=str(error),
-                remedy="Start it, or name another in `docker`.",
-            ) from error
-        raw = getattr(self._socket, "_sock", self._socket)
-        raw.settimeout(None)
-        with suppress(BrokenPipeError):  # it ended at once; its last line will say why
-            raw.sendall(first_line(request, store_options, connections))
+            raise
+        with suppress(OSError):  # it ended at once; its last line will say why
+            if self._stream:
+                self._stream.send(first_line(request, store_options, connections))
         return {"container": self._id}
 
     def wait(self) -> StepResult:
         """Pass on the step's lines as they come; the container is removed at the end."""
+        from airflow_model_deploy.engine.containers import engine_errors
+
         client, request = self._client, self._request
-        if client is None or request is None or self._id is None:
+        if client is None or request is None or self._id is None or self._stream is None:
             raise RuntimeError("wait() needs start()")
         last = ""
         try:
-            for line in self._lines():
+            for line in _lines(self._stream):
                 last = line or last
                 pass_on(self.log, line)
-            code = int(client.wait(self._id)["StatusCode"])
-            out_of_memory = bool(client.inspect_container(self._id)["State"]["OOMKilled"])
+            with engine_errors(f"container {self._id[:12]} of the step"):
+                code = int(client.wait(self._id)["StatusCode"])
+                out_of_memory = bool(client.inspect_container(self._id)["State"]["OOMKilled"])
+        except UnavailableError as error:
+            return ended_without_result(request, str(error), permanent=False)
         finally:
             self._remove()
         found = read_result(request, self._options)
@@ -152,56 +130,38 @@ class DockerRunner(Runner):
 
     def cancel(self) -> None:
         """End the container and everything in it; also while `wait` runs."""
-        from docker.errors import APIError
+        from airflow_model_deploy.engine.containers import connect, engine_errors
 
         if self._id is None:
             return
         self._cancelled = True
-        # A client of its own: the other one may be in the middle of a call that this one interrupts.
-        with suppress(APIError):
-            self._connect().kill(self._id)
+        # A client of its own: the other one may be in the middle of a call that this one interrupts. Where the
+        # engine is gone, the lifeline ends the step as soon as the connection does.
+        with suppress(ModelDeployError), engine_errors(f"container {self._id[:12]} of the step"):
+            connect(self.engine).kill(self._id)
 
-    def _description(self, client: APIClient, request: StepRequest) -> dict[str, Any]:
-        container = self.container
-        binds = {path: {"bind": path, "mode": "ro"} for path in container.mounts}
-        store = _local_store(request.store, str(client.base_url))
-        if store:
-            binds[store] = {"bind": store, "mode": "rw"}
-        options: dict[str, Any] = {
-            "binds": binds,
-            "network_mode": container.network,
-            "cap_drop": ["ALL"],
-            "security_opt": ["no-new-privileges"],
-            "init": True,
-        }
-        if container.memory_bytes:
-            options |= {"mem_limit": container.memory_bytes, "memswap_limit": container.memory_bytes}
-        if container.cpus:
-            options["nano_cpus"] = round(container.cpus * 1e9)
-        if container.gpus:
-            from docker.types import DeviceRequest
+    def _run(self, client: APIClient, request: StepRequest) -> None:
+        from airflow_model_deploy.engine.containers import ContainerStream, engine_errors
 
-            options["device_requests"] = [DeviceRequest(count=container.gpus, capabilities=[["gpu"]])]
-        return {
-            "image": container.image,
-            "command": ["run", request.step, "--lifeline"],
-            "stdin_open": True,
-            # Whose the files of a mounted store are: those that the task itself would have written.
-            "user": f"{os.getuid()}:{os.getgid()}" if store else None,
-            "environment": {"PYTHONUNBUFFERED": "1", "HOME": "/tmp"},  # noqa: S108 - the container's own
-            "labels": {LABEL: request.step},
-            "host_config": client.create_host_config(**options),
-        }
+        described = describe(self.container, request, self.engine, client)
+        try:
+            with engine_errors(f"a container of {self.container.image} for step {request.step}"):
+                self._id = client.create_container(**described)["Id"]
+                streams = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+                self._stream = ContainerStream(client.attach_socket(self._id, params=streams))
+                client.start(self._id)
+        except UnavailableError as error:
+            # The engine says 500 to what no later try will mend: a GPU that it has none of, a program that isn't there.
+            if "could not select device driver" in str(error) or "executable file not found" in str(error):
+                raise InputError(
+                    f"a container of {self.container.image} for step {request.step}",
+                    found=str(error),
+                    wanted="what the engine has, and an image that `model-deploy image worker` made",
+                ) from error
+            raise
 
-    def _lines(self) -> Iterator[str]:
-        from docker.utils.socket import frames_iter
-
-        pending = b""
-        for _, block in frames_iter(self._socket, tty=False):
-            *whole, pending = (pending + block).split(b"\n")
-            yield from (line.decode(errors="replace").rstrip() for line in whole)
-        if pending:
-            yield pending.decode(errors="replace").rstrip()
+    def _tell(self, line: str) -> None:
+        self.log.info("%s", line)
 
     def _ending(self, code: int, last: str, out_of_memory: bool) -> str:
         if self._cancelled:
@@ -215,59 +175,20 @@ class DockerRunner(Runner):
         return f"the step's container ended without a result (exit code {code}){said}"
 
     def _remove(self) -> None:
-        from docker.errors import APIError
-
-        if self._socket is not None:
-            self._socket.close()
+        if self._stream is not None:
+            self._stream.close()
         if self._client is not None and self._id is not None:
-            with suppress(APIError):
-                self._client.remove_container(self._id, force=True, v=True)
+            remove(self._client, self._id)
 
 
-def _sweep(client: APIClient) -> None:
-    """Remove the ended containers of tasks that were killed before they could."""
-    from docker.errors import APIError
-
-    for ended in client.containers(all=True, filters={"label": LABEL, "status": "exited"}):
-        with suppress(APIError):  # another task may be removing it
-            finished = client.inspect_container(ended["Id"])["State"]["FinishedAt"]
-            # The one whose task is still reading its exit code is younger.
-            age = datetime.now(UTC) - datetime.fromisoformat(finished[:19]).replace(tzinfo=UTC)
-            if age.total_seconds() > _LEFTOVER_SECONDS:
-                client.remove_container(ended["Id"], v=True)
-
-
-def _local_store(url: str, engine: str) -> str | None:
-    """Return the folder of a file:// store, which only an engine on this machine can mount.
-
-    Raises:
-        InputError: the engine is on another machine.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("", "file"):
-        return None
-    if not engine.startswith(("http+docker://", "unix://", "npipe://")):
-        raise InputError(
-            "the store can't be reached from the container",
-            found=f"{url}, and an engine at {engine}",
-            wanted="a store that both machines reach, such as s3://",
-            remedy="Set [model_deploy] store, or `store` of the operator.",
-        )
-    os.makedirs(parts.path, exist_ok=True)  # noqa: PTH103 - else the engine makes it, as root
-    return parts.path
-
-
-def _refused(image: str, error: Any) -> InputError | UnavailableError:
-    told = str(error.explanation or error)
-    if error.status_code == 404:
-        return InputError(
-            f"the worker image {image} isn't on the Docker engine",
-            found=told,
-            wanted="an image with the engine and its packages",
-            remedy="Make it with `model-deploy image worker`, or pull it there.",
-        )
-    if error.is_server_error():
-        return UnavailableError(
-            "the Docker engine can't start the step's container", found=told, remedy="It is tried again."
-        )
-    return InputError(f"the Docker engine refuses a container of {image}", found=told, wanted="one that runs")
+def _lines(stream: ContainerStream) -> Iterator[str]:
+    """Yield lines of both streams, each whole; what redraws itself (a bar) counts as lines, too."""
+    pending: dict[int, bytes] = {}
+    while (piece := stream.receive()) is not None:
+        kind, block = piece
+        *whole, rest = (pending.get(kind, b"") + block).replace(b"\r", b"\n").split(b"\n")
+        if len(rest) > _MOST_OF_A_LINE:
+            whole, rest = [*whole, rest], b""
+        pending[kind] = rest
+        yield from (line.decode(errors="replace").rstrip() for line in whole)
+    yield from (rest.decode(errors="replace").rstrip() for rest in pending.values() if rest)

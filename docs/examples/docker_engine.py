@@ -63,7 +63,7 @@ with DAG("digits_in_containers", schedule=None, catchup=False, max_active_runs=1
         name="digits",
         run=RunConfig(
             container=ContainerConfig(
-                image="registry.example:5000/models/worker:latest",
+                image="registry.example:5000/models/worker@sha256:" + "0" * 64,  # what the build printed
                 memory_bytes=8 << 30,
                 cpus=4,
                 mounts=("/srv/training-data",),

@@ -103,6 +103,7 @@ def test_two_releases_and_the_way_back(flow):
     assert service_status(None, flow.name, place="docker")["live"] == deployed.details["revision"]
 
 
+@pytest.mark.slow
 def test_without_a_daemon_the_image_is_built_all_the_same(flow):
     """The builder without an engine makes the image; the engine is asked to bless it only."""
     registry = os.environ["TESTBED_REGISTRY"]

@@ -89,7 +89,7 @@ def run(store, lines, step, spec, inputs, connections=None):
     return result
 
 
-@pytest.mark.parametrize("backend", ["docker", "oci"])
+@pytest.mark.parametrize("backend", [pytest.param("docker", marks=pytest.mark.slow), "oci"])
 def test_a_password_is_in_no_layer_history_log_artifact_or_result(backend, guarded, tmp_path):
     store, lines, name = f"file://{tmp_path}/store", Lines(), f"secret-{uuid.uuid4().hex[:8]}"
     write_model(tmp_path / "model.onnx", seed=1)

@@ -11,7 +11,7 @@ from airflow.sdk import DAG, Param
 
 import airflow_model_deploy as md
 from airflow_model_deploy.operators import execution
-from airflow_model_deploy.operators.engines import docker_connections, docker_hook
+from airflow_model_deploy.operators.engines import docker_connections, engine_fields
 from airflow_model_deploy.runners.base import Runner
 
 SECRET = "h4rdly-guessed"  # noqa: S105
@@ -29,9 +29,8 @@ def package(**arguments):
 
 
 def test_the_connection_gives_registry_user_and_password(registry_connection, monkeypatch):
-    monkeypatch.setenv("DOCKER_HOST", "unix:///run/engine.sock")
     found = docker_connections({"conn_id": registry_connection})
-    assert found["engine"]["url"] == "unix:///run/engine.sock"
+    assert found["engine"] == {}  # DOCKER_HOST and its certificates are the step's own business
     assert found["registries"] == [
         {"registry": "registry.example:5000", "username": "builder", "password": SECRET}
     ]
@@ -41,7 +40,6 @@ def test_the_connection_gives_registry_user_and_password(registry_connection, mo
 def test_the_setting_names_the_connection_where_the_dag_does_not(registry_connection, monkeypatch):
     monkeypatch.setenv("AIRFLOW__MODEL_DEPLOY__DOCKER_CONN_ID", registry_connection)
     assert docker_connections({})["registries"][0]["password"] == SECRET
-    assert docker_hook({}).docker_conn_id == registry_connection
 
 
 def test_a_connection_without_a_registry_is_refused_by_what_it_lacks(monkeypatch):
@@ -55,6 +53,34 @@ def test_a_registry_without_tls_is_named_by_its_scheme_and_one_for_anybody_has_n
     monkeypatch.setenv("AIRFLOW_CONN_LAN", json.dumps(connection))
     found = docker_connections({"conn_id": "lan"})
     assert (found["registries"], found["insecure"]) == ([], ["registry.lan:5000"])
+
+
+def test_one_certificate_of_three_is_refused():
+    with pytest.raises(
+        AirflowFailException, match="found: ca_cert; wanted: ca_cert, client_cert, client_key"
+    ):
+        engine_fields({"url": "tcp://edge-7:2376", "ca_cert": "/ca.pem"})
+
+
+def test_who_only_watches_or_rolls_back_gets_no_password(registry_connection, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__MODEL_DEPLOY__DOCKER_CONN_ID", "not-there-at-all")
+    docker = md.DockerConfig(url="tcp://edge-7:2375", conn_id=registry_connection)
+    back = md.RollbackOperator(task_id="back", name="digits", target="docker", docker=docker)
+    assert back.connections() == {"engine": {"url": "tcp://edge-7:2375"}}
+    assert md.RollbackOperator(task_id="back_on_host", name="digits").connections() == {}
+
+
+def test_what_talks_to_engines_stays_on_the_worker():
+    with pytest.raises(ValueError, match="container of BuildImageOperator"):
+        package(container=md.ContainerConfig(image="worker"))
+
+
+def test_a_limit_that_is_no_number_is_named(context, tmp_path):
+    task = md.OptimizeModelOperator(
+        task_id="optimize", model={}, container=md.ContainerConfig(image="worker", memory_bytes="8g")
+    )
+    with pytest.raises(AirflowFailException, match="memory_bytes of ContainerConfig; found: '8g'"):
+        execution.container_runner(task.container, log=task.log)
 
 
 def test_credentials_go_to_the_runner_and_into_no_request(
@@ -121,13 +147,18 @@ def test_templates_reach_engine_image_and_container(context):
         task = package(
             docker=md.DockerConfig(url="tcp://{{ params.edge }}:2376"),
             image=md.ImageConfig(registry="{{ params.edge }}:5000"),
+        )
+        computing = md.OptimizeModelOperator(
+            task_id="optimize",
+            model={},
             container=md.ContainerConfig(image="{{ params.edge }}:5000/worker", cpus="{{ 1 + 1 }}"),
         )
     context["params"] = {"edge": "edge-7"}
     task.render_template_fields(context)
+    computing.render_template_fields(context)
     assert task.docker["url"] == "tcp://edge-7:2376"
     assert task.image["registry"] == "edge-7:5000"
-    assert (task.container["image"], task.container["cpus"]) == ("edge-7:5000/worker", "2")
+    assert (computing.container["image"], computing.container["cpus"]) == ("edge-7:5000/worker", "2")
 
 
 def test_a_container_without_a_worker_image_is_refused_before_anything_starts(context, tmp_path):

@@ -10,16 +10,15 @@ import sys
 import textwrap
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from airflow_model_deploy.engine.artifacts import Store
 from airflow_model_deploy.engine.containers import Engine, connect
-from airflow_model_deploy.engine.errors import InputError
+from airflow_model_deploy.engine.errors import InputError, UnavailableError
 from airflow_model_deploy.engine.steps import StepRequest, run_request
 from airflow_model_deploy.runners import Container, DockerRunner
-from airflow_model_deploy.runners.docker import LABEL
+from airflow_model_deploy.runners.container import LABEL, local_store
 from tests.flows.small_onnx import evaluated, write_model
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(240)]
@@ -41,17 +40,16 @@ class Lines:
 def image(tmp_path_factory):
     """The image of acting steps: the engine without torch."""
     from airflow_model_deploy.engine.packaging.images import DockerBuilder
-    from airflow_model_deploy.engine.packaging.images.contents import driver_spec
+    from airflow_model_deploy.engine.packaging.images.contents import driver_spec, package_cache
 
-    cache = Path("~/.cache/airflow-model-deploy").expanduser()
-    spec = driver_spec("python:3.11-slim", cache)
+    spec = driver_spec("python:3.11-slim", package_cache())
     return DockerBuilder(Engine()).build(spec, "local/runner-tests", log=lambda line: None).reference
 
 
 @pytest.fixture
 def runner(image):
     log = Lines()
-    return DockerRunner(lambda: connect(Engine()), Container(image=image), log=log)
+    return DockerRunner(Engine(), Container(image=image), log=log)
 
 
 @pytest.fixture
@@ -102,23 +100,35 @@ def test_what_a_step_lacks_there_is_told_as_its_failure(tmp_path, runner, no_con
 
 
 def test_an_image_that_is_not_there_is_refused_by_name(tmp_path):
-    runner = DockerRunner(lambda: connect(Engine()), Container(image="no-such-image:ever"))
-    with pytest.raises(
-        InputError, match=r"no-such-image:ever isn't on the Docker engine.*model-deploy image worker"
-    ):
+    runner = DockerRunner(Engine(), Container(image="sha256:" + "0" * 64))
+    with pytest.raises(InputError, match=r"image sha256:0000.*not on this engine"):
         runner.start(request(tmp_path, "prepare", {}))
 
 
 def test_a_local_store_and_an_engine_elsewhere_are_refused_by_name(tmp_path):
-    from airflow_model_deploy.runners.docker import _local_store
-
     with pytest.raises(InputError, match="a store that both machines reach"):
-        _local_store(f"file://{tmp_path}", "https://edge-7:2376")
-    assert _local_store("s3://bucket/store", "https://edge-7:2376") is None
+        local_store(f"file://{tmp_path}", "tcp://edge-7:2376")
+    assert local_store("s3://bucket/store", "tcp://edge-7:2376") is None
+    assert local_store(f"file://{tmp_path}/new", "unix:///run/docker.sock") == f"{tmp_path}/new"
+    assert (tmp_path / "new").is_dir()  # else the engine would make it, as root
+
+
+def test_a_folder_that_is_not_there_is_refused_not_made(tmp_path, image):
+    runner = DockerRunner(Engine(), Container(image=image, mounts=(f"{tmp_path}/nowhere",)))
+    with pytest.raises(InputError, match="nowhere"):
+        runner.start(request(tmp_path, "prepare", {}))
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_an_engine_that_is_not_there_is_named_and_tried_again(tmp_path):
+    runner = DockerRunner(Engine("unix:///nowhere.sock"), Container(image="worker"))
+    with pytest.raises(UnavailableError, match=r"/nowhere\.sock"):
+        runner.start(request(tmp_path, "prepare", {}))
+    runner.cancel()  # there is nothing to cancel, and nothing is raised
 
 
 def test_too_little_memory_is_told_as_such(tmp_path, image, no_container_left):
-    runner = DockerRunner(lambda: connect(Engine()), Container(image=image, memory_bytes=8 << 20))
+    runner = DockerRunner(Engine(), Container(image=image, memory_bytes=8 << 20))
     runner.start(request(tmp_path, "prepare", {}))
     result = runner.wait()
     assert result.status == "failed"
@@ -135,7 +145,7 @@ WAITING = textwrap.dedent(
 
     docker.first_line = lambda *_: b""
     image, store = sys.argv[1:]
-    runner = DockerRunner(lambda: connect(Engine()), Container(image=image))
+    runner = DockerRunner(Engine(), Container(image=image))
     runner.start(StepRequest("prepare", {}, {}, store, result="runs/result.json"))
     print("started", flush=True)
     time.sleep(60)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.containers.credentials import split_registry
@@ -10,9 +11,32 @@ from airflow_model_deploy.engine.errors import InputError, UnavailableError
 if TYPE_CHECKING:
     from airflow_model_deploy.engine.errors import ModelDeployError
 
+_NO_ROOM = ("no space left", "disk quota exceeded", "insufficient storage")
+# Asked first: such an answer often ends in a word that means something else, as in "500 ...: unknown".
+_PASSING = re.compile(
+    r"toomanyrequests|too many requests|status( code)?:? (429|5\d\d)\b|unknown: unknown error"
+    r"|\b(429|5\d\d) [a-z ]*(error|gateway|unavailable|timeout|time-out)"
+)
 _REFUSED = ("unauthorized", "authentication required", "no basic auth", "denied", "forbidden", "status: 401")
 _INSECURE = ("http response to https client", "x509", "certificate")
-_ABSENT = ("not found", "unknown", "no such image", "does not exist")
+_ABSENT = re.compile(
+    r"(manifest|name|blob|tag)[ _]unknown|manifest for .* not found|not known to registry|no such image|does not exist"
+    r"|: not found\b|\b404 not found|status( code)?:? 404\b"
+)
+
+
+def says_no_room(words: str) -> bool:
+    """Whether a disk or a quota is full."""
+    said = words.lower()
+    return any(part in said for part in _NO_ROOM)
+
+
+def says_absent(words: str) -> bool:
+    """Whether there is no such repository, tag or digest: not where a registry is ill, or tells nobody."""
+    said = words.lower()
+    if says_no_room(said) or _PASSING.search(said) or any(part in said for part in _REFUSED):
+        return False
+    return _ABSENT.search(said) is not None
 
 
 def registry_error(thing: str, reference: str, words: str) -> ModelDeployError:
@@ -27,6 +51,12 @@ def registry_error(thing: str, reference: str, words: str) -> ModelDeployError:
         InputError where the same call fails again (refused, not there, no TLS), else UnavailableError.
     """
     registry, said = split_registry(reference)[0], words.lower()
+    if says_no_room(said):
+        return UnavailableError(
+            thing, found=words, remedy=f"Free space at the engine or at {registry}, whichever is full"
+        )
+    if _PASSING.search(said):
+        return _later(thing, registry, words)
     if any(part in said for part in _REFUSED):
         return InputError(
             thing,
@@ -40,8 +70,12 @@ def registry_error(thing: str, reference: str, words: str) -> ModelDeployError:
             remedy=f"Give {registry} a certificate that the engine trusts; without TLS an engine talks only to"
             " its own host's registry, or to one of its insecure-registries",
         )
-    if any(part in said for part in _ABSENT):
+    if says_absent(said):
         return InputError(
             thing, found=words, wanted=reference, remedy="Correct the name, the tag or the digest"
         )
+    return _later(thing, registry, words)
+
+
+def _later(thing: str, registry: str, words: str) -> UnavailableError:
     return UnavailableError(thing, found=words, remedy=f"Look whether {registry} answers, then run it again")

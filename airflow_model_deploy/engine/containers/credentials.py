@@ -42,11 +42,20 @@ def find_credentials(credentials: Sequence[Credentials], reference: str) -> Cred
 
 
 def split_registry(reference: str) -> tuple[str, str]:
-    """("localhost:5000", "models/digits:1") of a reference; what names no registry belongs to Docker Hub."""
-    first, slash, rest = reference.partition("/")
-    if slash and ("." in first or ":" in first or first == "localhost"):
-        return (DOCKER_HUB if first in _HUB_NAMES else first), rest
-    return DOCKER_HUB, reference
+    """("localhost:5000", "models/digits:1") of a reference; what names no registry belongs to Docker Hub.
+
+    The one place that tells a registry from the first part of a path: who is asked, and who gets which password.
+    """
+    named = named_registry(reference)
+    return (DOCKER_HUB, reference) if named is None else (named, reference.partition("/")[2])
+
+
+def named_registry(reference: str) -> str | None:
+    """The registry that a reference names, as docker tells it: by a dot, a port or a capital; None: it names none."""
+    first, slash, _ = reference.partition("/")
+    if not slash or not ("." in first or ":" in first or first == "localhost" or first != first.lower()):
+        return None
+    return DOCKER_HUB if first in _HUB_NAMES else first
 
 
 def _scope(registry: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_URL = "unix:///var/run/docker.sock"
 _ANSWER_WITHIN_S = 5.0
+_ARCHITECTURES = ("amd64", "arm64")
 _OLDEST = "1.24"  # what the client library knows at least; it only asks for the engine's version with it
 _BAD_URL = (
     "Invalid bind address",
@@ -88,6 +89,26 @@ def answers(engine: Engine) -> bool:
     except ModelDeployError:
         return False
     return True
+
+
+def engine_architecture(engine: Engine) -> str:
+    """The processor of an engine's machine, as images name it: "amd64" or "arm64".
+
+    Raises:
+        UnavailableError: none answers at the URL.
+        InputError: another processor, for which nothing of ours is built.
+    """
+    with (
+        closing(connect(engine)) as client,
+        engine_errors(f"the processor of the engine at {engine.address}"),
+    ):
+        said = str(client.version().get("Arch"))
+    found = {"x86_64": "amd64", "aarch64": "arm64"}.get(said, said)
+    if found not in _ARCHITECTURES:
+        raise InputError(
+            f"the processor of the engine at {engine.address}", found=said, wanted=" or ".join(_ARCHITECTURES)
+        )
+    return found
 
 
 @contextmanager

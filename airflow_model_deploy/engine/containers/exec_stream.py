@@ -1,4 +1,4 @@
-"""One program started inside a running container, with its three standard streams; knows no protocol in them."""
+"""The three standard streams of a program in a container, started there or the container's own; no protocol."""
 
 from __future__ import annotations
 
@@ -26,23 +26,16 @@ _CHUNK = 1 << 18
 _BLOCKED = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class ExecStream:
+class ContainerStream:
     """A program's streams over the connection that the engine hands over for them.
 
     One thread may send while another receives. Neither waits longer than until `close`.
+
+    Args:
+        raw: what the client library returns for a socket.
     """
 
-    def __init__(self, client: APIClient, container: str, argv: Sequence[str]) -> None:
-        """Start it.
-
-        Raises:
-            InputError: the container doesn't run, or is gone.
-            UnavailableError: the engine doesn't answer.
-        """
-        with engine_errors(f"{argv[0]} in container {container}"):
-            self.exec_id = str(client.exec_create(container, list(argv), stdin=True)["Id"])
-            raw = client.exec_start(self.exec_id, socket=True)
-        self._client = client
+    def __init__(self, raw: Any) -> None:
         self._response = raw._response  # noqa: SLF001 - docker-py keeps it there, so that it stays open
         self._socket: socket.socket = getattr(raw, "_sock", raw)
         self._socket.setblocking(False)
@@ -83,18 +76,6 @@ class ExecStream:
         self._left -= len(data)
         return self._stream, data
 
-    def exit_code(self, timeout_s: float = 5.0) -> int | None:
-        """Its exit code; None while it still runs after the timeout."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            with engine_errors(f"exec {self.exec_id}"):
-                state: dict[str, Any] = self._client.exec_inspect(self.exec_id)
-            if not state["Running"] and state["ExitCode"] is not None:
-                return int(state["ExitCode"])
-            if time.monotonic() > deadline:
-                return None
-            time.sleep(0.02)
-
     def close(self) -> None:
         """Drop the connection; the program sees the end of its standard input. Wakes who sends or receives."""
         with contextlib.suppress(OSError):
@@ -125,6 +106,34 @@ class ExecStream:
         poll.register(number, event)
         # Bounded: TLS may have read what the other thread waits for.
         poll.poll(1000)
+
+
+class ExecStream(ContainerStream):
+    """The streams of a program that is started inside a running container."""
+
+    def __init__(self, client: APIClient, container: str, argv: Sequence[str]) -> None:
+        """Start it.
+
+        Raises:
+            InputError: the container doesn't run, or is gone.
+            UnavailableError: the engine doesn't answer.
+        """
+        with engine_errors(f"{argv[0]} in container {container}"):
+            self.exec_id = str(client.exec_create(container, list(argv), stdin=True)["Id"])
+            super().__init__(client.exec_start(self.exec_id, socket=True))
+        self._client = client
+
+    def exit_code(self, timeout_s: float = 5.0) -> int | None:
+        """Its exit code; None while it still runs after the timeout."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            with engine_errors(f"exec {self.exec_id}"):
+                state: dict[str, Any] = self._client.exec_inspect(self.exec_id)
+            if not state["Running"] and state["ExitCode"] is not None:
+                return int(state["ExitCode"])
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.02)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_model_deploy.engine.deployment.check import CheckResult
+from airflow_model_deploy.engine.deployment.desired import Desired
 from airflow_model_deploy.engine.errors import RolloutError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from airflow_model_deploy.engine.deployment.check import Check
-    from airflow_model_deploy.engine.deployment.desired import Action, Desired
+    from airflow_model_deploy.engine.deployment.desired import Action
 
     Log = Callable[[str], None]
 
@@ -85,8 +86,8 @@ class Place(Protocol):
         """Wait until the live revision, and no other, takes the public requests."""
         ...
 
-    def public(self) -> AbstractContextManager[str]:
-        """Give the base URL at which this process reaches the public side."""
+    def public(self, desired: Desired) -> AbstractContextManager[str]:
+        """Give the base URL at which this process reaches the live revision's public side."""
         ...
 
     def wait_gone(self, desired: Desired, revision: str) -> None:
@@ -114,22 +115,39 @@ def put(place: Place, revision: str, check: Check, log: Log) -> Deployment:
         UnavailableError: somebody else is changing the service, or the public address is taken.
     """
     desired = place.read()
+    if desired.unconfirmed and desired.live != revision:
+        _finish(place, desired, revision, check, log)
+        desired = place.read()
     if desired.live == revision:
         return _complete(place, desired, check, log)
     return _switch(place, desired, revision, "deploy", check, log)
 
 
-def go_back(place: Place, check: Check, log: Log) -> Deployment:
+def go_back(place: Place, check: Check, log: Log, attempt: str | None = None) -> Deployment:
     """Make the previous revision the live one if it is healthy; the replaced one becomes the previous.
+
+    Args:
+        place: where the service runs.
+        check: judges it.
+        log: takes lines.
+        attempt: names this rollback: made again under the same name, it only checks what it made live.
 
     Raises:
         RolloutError: there is no previous revision, or it did not start or was found wrong.
         UnavailableError: somebody else is changing the service, or the public address is taken.
     """
     desired = place.read()
-    if desired.unconfirmed == "rollback":
-        # An earlier call was killed after the switch: to go back once more would undo it.
-        return _complete(place, desired, check, log)
+    done = attempt is not None and desired.attempt == attempt
+    if done and desired.live is None:
+        raise RolloutError(
+            f"rollback of {place.name}",
+            found=f"it was made ({attempt}), and the service was stopped since",
+            wanted="a service that serves",
+            remedy="Deploy the release that should serve.",
+        )
+    if done or desired.unconfirmed == "rollback":
+        # An earlier call made the switch, and may have been killed since: to go back once more would undo it.
+        return _complete(place, desired, check, log, attempt)
     target = desired.previous
     instead = place.missing(target or "")
     if target is None or instead is not None:
@@ -139,11 +157,17 @@ def go_back(place: Place, check: Check, log: Log) -> Deployment:
             wanted="a previous revision that is installed",
             remedy="Deploy the release that should serve.",
         )
-    return _switch(place, desired, target, "rollback", check, log)
+    return _switch(place, desired, target, "rollback", check, log, attempt)
 
 
 def _switch(
-    place: Place, before: Desired, revision: str, action: Action, check: Check, log: Log
+    place: Place,
+    before: Desired,
+    revision: str,
+    action: Action,
+    check: Check,
+    log: Log,
+    attempt: str | None = None,
 ) -> Deployment:
     desired = place.write(before, candidate=revision, unconfirmed=None)
     with (
@@ -152,7 +176,8 @@ def _switch(
     ):
         log(f"{place.name}: revision {revision} is ready at its private port ({url})")
         _refuse_wrong(check(url, place.release(revision)), revision, "at its private port", log)
-    old = before.live
+    # What somebody removed can't take over, nor be gone back to.
+    old = before.live if before.live and place.missing(before.live) is None else None
     # The old revision stays as a candidate: if the public check fails, it takes over without loading again.
     promoted = place.write(
         desired,
@@ -160,26 +185,46 @@ def _switch(
         previous=old or (before.previous if before.previous != revision else None),
         candidate=old,
         unconfirmed=action,
+        attempt=attempt,
     )
-    return _confirm(place, promoted, before.previous if old else None, check, log)
+    confirmed, result = _confirm(place, promoted, before, check, log)
+    return _done(place, confirmed, result, log, changed=True)
 
 
-def _complete(place: Place, before: Desired, check: Check, log: Log) -> Deployment:
+def _complete(
+    place: Place, before: Desired, check: Check, log: Log, attempt: str | None = None
+) -> Deployment:
     """Check a revision that is live already; finish its promotion where an earlier call was killed."""
+    attempt = attempt or before.attempt
     if before.unconfirmed:
         log(f"{place.name}: completing an interrupted {before.unconfirmed} of {before.live}")
-        return _confirm(place, place.write(before), None, check, log)
-    desired = place.write(before, candidate=None)
+        confirmed, result = _confirm(place, place.write(before, attempt=attempt), Desired(), check, log)
+        return _done(place, confirmed, result, log, changed=True)
+    desired = place.write(before, candidate=None, attempt=attempt)
     result = _check_public(place, desired, check, log)
     return _done(place, desired, result, log, changed=False)
 
 
-def _confirm(place: Place, promoted: Desired, older: str | None, check: Check, log: Log) -> Deployment:
-    with _on_failure(lambda: _revert(place, promoted, older, log)):
+def _finish(place: Place, desired: Desired, following: str, check: Check, log: Log) -> None:
+    """Check what an interrupted call made live, or take it back, before `following` takes its place.
+
+    What nobody has seen to be right must not be what a failure, or a rollback, leads to.
+    """
+    log(f"{place.name}: completing an interrupted {desired.unconfirmed} of {desired.live}")
+    try:
+        _confirm(place, place.write(desired), Desired(), check, log, following)
+    except RolloutError as error:
+        log(f"{place.name}: {error}")
+
+
+def _confirm(
+    place: Place, promoted: Desired, before: Desired, check: Check, log: Log, following: str | None = None
+) -> tuple[Desired, CheckResult]:
+    with _on_failure(lambda: _revert(place, promoted, before, log, following)):
         result = _check_public(place, promoted, check, log)
     confirmed = place.write(promoted, candidate=None, unconfirmed=None)
     log(f"{place.name}: revision {confirmed.live} serves at {place.url}")
-    return _done(place, confirmed, result, log, changed=True)
+    return confirmed, result
 
 
 def _done(place: Place, desired: Desired, result: CheckResult, log: Log, *, changed: bool) -> Deployment:
@@ -191,7 +236,7 @@ def _done(place: Place, desired: Desired, result: CheckResult, log: Log, *, chan
 def _check_public(place: Place, desired: Desired, check: Check, log: Log) -> CheckResult:
     revision = str(desired.live)
     place.wait_public(desired)
-    with place.public() as url:
+    with place.public(desired) as url:
         result = check(url, place.release(revision))
     _refuse_wrong(result, revision, f"at {place.url}", log)
     return result
@@ -213,13 +258,20 @@ def _withdraw(place: Place, desired: Desired, revision: str, log: Log) -> None:
     place.wait_gone(place.write(desired, candidate=None), revision)
 
 
-def _revert(place: Place, promoted: Desired, older: str | None, log: Log) -> None:
+def _revert(place: Place, promoted: Desired, before: Desired, log: Log, following: str | None) -> None:
     bad, good = str(promoted.live), promoted.previous
     # Without a candidate there was no live revision before: `previous` is only what once served.
-    good = good if promoted.candidate else None
+    good = good if good and promoted.candidate and place.missing(good) is None else None
     log(f"{place.name}: revision {bad} is withdrawn; {good or 'nothing'} takes over")
-    previous = older if good else promoted.previous
-    reverted = place.write(promoted, live=good, previous=previous, candidate=None, unconfirmed=None)
+    reverted = place.write(
+        promoted,
+        live=good,
+        previous=before.previous if good else promoted.previous,
+        # What comes next is wanted at once: a place that nothing is wanted of may close.
+        candidate=following if following != good else None,
+        unconfirmed=None,
+        attempt=before.attempt if good else None,
+    )
     if good:
         place.wait_public(reverted)
     place.wait_gone(reverted, bad)

@@ -21,6 +21,7 @@ class Desired:
         previous: where a rollback leads.
         candidate: a revision that runs beside it and gets none.
         unconfirmed: what made `live` the live one, until it was checked at the public address.
+        attempt: the caller's key of the rollback that made `live` the live one.
     """
 
     generation: int = 0
@@ -30,6 +31,7 @@ class Desired:
     unconfirmed: Action | None = None
     host: str | None = None
     port: int | None = None
+    attempt: str | None = None
 
     @property
     def wanted(self) -> tuple[str, ...]:

@@ -7,10 +7,17 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from airflow_model_deploy.engine.containers import engine_errors, find_image, host_config, tail
+from airflow_model_deploy.engine.containers import (
+    engine_errors,
+    find_image,
+    host_config,
+    require_limits,
+    tail,
+)
 from airflow_model_deploy.engine.errors import GateError, InputError, ModelDeployError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from docker import APIClient
@@ -46,16 +53,26 @@ class BlessingContainer:
         found = find_image(self._client, self.image) or {}
         command = [*(found.get("Config", {}).get("Cmd") or ()), "--lifeline"]
         with engine_errors(f"a container of image {self.image} can't be made"):
-            self.id = str(
-                self._client.create_container(
-                    self.image,
-                    command,
-                    name=f"model-deploy-{_ROLE}-{secrets.token_hex(6)}",
-                    labels={ROLE_LABEL: _ROLE},
-                    stdin_open=True,
-                    host_config=host_config(self._client, self._limits),
-                )["Id"]
+            made = self._client.create_container(
+                self.image,
+                command,
+                name=f"model-deploy-{_ROLE}-{secrets.token_hex(6)}",
+                labels={ROLE_LABEL: _ROLE},
+                stdin_open=True,
+                host_config=host_config(self._client, self._limits),
             )
+        self.id = str(made["Id"])
+        self._start(made.get("Warnings"))
+        return self
+
+    def _start(self, warnings: Sequence[str] | None) -> None:
+        try:
+            with engine_errors(f"container {self.id} of image {self.image}"):
+                inspected = self._client.inspect_container(self.id)
+            require_limits(inspected, self._limits, warnings)
+        except BaseException:
+            self._remove()
+            raise
         try:
             with engine_errors(f"image {self.image} does not start"):
                 self._lifeline = self._client.attach_socket(self.id, params={"stdin": 1, "stream": 1})
@@ -66,7 +83,6 @@ class BlessingContainer:
         except BaseException:
             self._remove()
             raise
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

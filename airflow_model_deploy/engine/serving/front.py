@@ -35,22 +35,19 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .front_client import CONFLICT, PACKET_BYTES, SOCKET_NAME, STATE_FOLDER, Json, ask, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-STATE_FOLDER = Path("/run/model-server")
-SOCKET_NAME = "front.sock"
-PACKET_BYTES = 64 * 1024
 TICK_SECONDS = 0.5
 WATCH_SECONDS = 1.0
 # A request to a server can get lost with it: ask again.
 ASK_AGAIN_SECONDS = 2.0
 MAX_PEERS = 64
-CONFLICT = 6
-
-Json = dict[str, Any]
+PROTOCOL = 1
 
 
 @dataclass(eq=False)
@@ -122,7 +119,7 @@ class Front:
         if peer.asked == what and now - peer.asked_at < ASK_AGAIN_SECONDS:
             return
         peer.asked, peer.asked_at = what, now
-        packet = json.dumps({"do": what, "socket": self.name}).encode()
+        packet = json.dumps({"protocol": PROTOCOL, "do": what, "socket": self.name}).encode()
         try:
             socket.send_fds(peer.channel, [packet], [self.public.fileno()] if what == "accept" else [])
         except BlockingIOError:
@@ -183,6 +180,10 @@ class Front:
             self._forget(peer)
 
     def _note(self, peer: Peer, report: Json) -> None:
+        if report.get("protocol", PROTOCOL) != PROTOCOL:
+            raise ValueError(
+                f"{report.get('revision')} speaks protocol {report['protocol']}, this front {PROTOCOL}"
+            )
         server = {
             "revision": str(report["revision"]),
             "digest": report.get("digest"),
@@ -242,7 +243,7 @@ class Front:
 
     def _answer(self, peer: Peer, answer: Json) -> None:
         try:
-            peer.channel.send(json.dumps(answer).encode())
+            peer.channel.send(json.dumps({**answer, "protocol": PROTOCOL}).encode())
         except OSError:
             self._forget(peer)
 
@@ -291,9 +292,13 @@ def serve(state: Path, host: str, port: int) -> int:
         say(f"another front holds {state}")
         return CONFLICT
     try:
-        read_json(state / "desired.json")
-    except ValueError as error:
-        say(f"{state / 'desired.json'}: {error}")
+        found = read_json(state / "desired.json")
+        if found is not None:
+            int(found["generation"])
+    except (ValueError, KeyError, TypeError) as error:
+        say(
+            f"{state / 'desired.json'}: {error!r}; repair it, or remove it and deploy again: it says what serves"
+        )
         return 2
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -310,27 +315,6 @@ def serve(state: Path, host: str, port: int) -> int:
     control.setblocking(False)
     say(f"holding {host}:{public.getsockname()[1]}")
     Front(state, public, control).run()
-    return 0
-
-
-def ask(state: Path, question: Json, *, hold: bool = False) -> int:
-    """Ask the front that runs, print its answer and return the exit code; `hold` the connection while stdin is open."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
-        channel.settimeout(10.0)
-        try:
-            channel.connect(str(state / SOCKET_NAME))
-            channel.send(json.dumps(question).encode())
-            answer = channel.recv(PACKET_BYTES).decode()
-        except OSError as error:
-            say(f"no front answers at {state / SOCKET_NAME}: {error}")
-            return 5
-        print(answer, flush=True)
-        document = json.loads(answer or "{}")
-        if not answer or "conflict" in document or "error" in document:
-            return CONFLICT
-        if hold:
-            while os.read(0, 4096):
-                pass
     return 0
 
 
@@ -360,11 +344,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case "lock":
             return ask(options.state, {"ask": "lock", "who": options.who}, hold=True)
     return serve(options.state, options.host, options.port)
-
-
-def say(text: str) -> None:
-    """Log one line."""
-    print(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _PACKET_BYTES = 64 * 1024
 _RETRY_SECONDS = 0.2
+_PROTOCOL = 1
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,12 @@ class FrontLink:
 
     def __init__(self, path: Path, revision: str, digest: str, commands: asyncio.Queue[Command]) -> None:
         self._path, self._commands = path, commands
-        self._report: dict[str, Any] = {"revision": revision, "digest": digest, "pid": os.getpid()}
+        self._report: dict[str, Any] = {
+            "protocol": _PROTOCOL,
+            "revision": revision,
+            "digest": digest,
+            "pid": os.getpid(),
+        }
         self._channel: socket.socket | None = None
 
     async def run(self) -> None:
@@ -116,6 +122,8 @@ class FrontLink:
                     os.close(descriptor)
 
     def _put(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        if message.get("protocol", _PROTOCOL) != _PROTOCOL:
+            raise ValueError(f"it speaks protocol {message['protocol']}, this server {_PROTOCOL}")
         if message["do"] == "stop":
             self._commands.put_nowait(Command("stop"))
         elif message["do"] == "accept" and descriptors:

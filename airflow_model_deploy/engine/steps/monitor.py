@@ -16,7 +16,12 @@ from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, St
 from airflow_model_deploy.engine.steps.connections import engine_of
 from airflow_model_deploy.engine.steps.fields import Place, Root
 from airflow_model_deploy.engine.steps.layout import BUNDLE, RELEASE
-from airflow_model_deploy.engine.steps.service import existing_service, live_revision, released_golden
+from airflow_model_deploy.engine.steps.service import (
+    existing_service,
+    live_revision,
+    reached,
+    released_golden,
+)
 from airflow_model_deploy.engine.steps.spec import spec
 
 logger = logging.getLogger(__name__)
@@ -41,7 +46,7 @@ def monitor(spec: MonitorSpec, inputs: Inputs, context: StepContext) -> StepOutp
     name, golden = released_golden(source.folder / BUNDLE)
     service = existing_service(spec.target, release.plan.name, root=spec.root, engine=engine_of(context))
     logger.info("watching %s for %g s", service.url, spec.window_s)
-    with Client(service.url, name, _TIMEOUT_S) as client:
+    with reached(spec.target, service) as url, Client(url, name, _TIMEOUT_S) as client:
         observation = observe(
             client,
             golden,

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 # What the server in a bundle imports.
 SERVER = ("numpy", "onnxruntime", "uvicorn", "httptools", "uvloop", "orjson", "prometheus-client")
-BASE_IMAGE = "python:3.11-slim"
 
 
 @spec
@@ -49,9 +48,10 @@ class PackageSpec:
         Literal["auto", "docker", "oci"],
         Field(description="who builds the image: a Docker engine, or this step itself without one"),
     ] = "auto"
-    base_image: Annotated[str, Field(min_length=1, description="image with Python below the server")] = (
-        BASE_IMAGE
-    )
+    base_image: Annotated[
+        str | None,
+        Field(description="image with Python below the server; None: python:<the step's own version>-slim"),
+    ] = None
     registry: Annotated[
         str | None,
         Field(

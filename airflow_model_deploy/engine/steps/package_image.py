@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from airflow_model_deploy.engine.containers import Limits, answers
+from airflow_model_deploy.engine.containers import Limits, answers, engine_architecture
 from airflow_model_deploy.engine.errors import InputError, UnavailableError
 from airflow_model_deploy.engine.packaging import bless_image
 from airflow_model_deploy.engine.packaging.images import (
@@ -18,12 +16,19 @@ from airflow_model_deploy.engine.packaging.images import (
     OciBuilder,
     RegistryOptions,
 )
-from airflow_model_deploy.engine.packaging.images.contents import model_spec, runtime_spec
+from airflow_model_deploy.engine.packaging.images.contents import (
+    default_base,
+    model_spec,
+    package_cache,
+    runtime_spec,
+)
 from airflow_model_deploy.engine.steps.connections import credentials_of, engine_of, insecure_of
 from airflow_model_deploy.engine.steps.layout import BUNDLE
 from airflow_model_deploy.engine.steps.package import Packaged
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from airflow_model_deploy.engine.packaging import Blessing, ReleasePlan
     from airflow_model_deploy.engine.steps.base import Input, StepContext
     from airflow_model_deploy.engine.steps.package import PackageSpec
@@ -76,7 +81,12 @@ def choose_builder(spec: PackageSpec, context: StepContext) -> Builder:
             raise _no_registry("a cluster pulls its images from one")
         return DockerBuilder(engine, credentials)
     if not spec.registry:
-        raise _no_registry("without a Docker engine the image has nowhere else to go")
+        reason = (
+            "backend 'oci' pushes"
+            if spec.backend == "oci"
+            else "without a Docker engine, nothing else holds it"
+        )
+        raise _no_registry(reason)
     return OciBuilder(credentials, RegistryOptions(insecure=insecure_of(context)))
 
 
@@ -86,18 +96,14 @@ def destination(spec: PackageSpec, name: str) -> str:
 
 
 def _build_runtime(builder: Builder, spec: PackageSpec, context: StepContext) -> str:
-    spec_of_it = runtime_spec(spec.base_image, scratch=_package_cache(context))
-    return builder.build(spec_of_it, destination(spec, RUNTIME), log=logger.info).reference
-
-
-def _package_cache(context: StepContext) -> Path:
-    """Return a folder that outlives the step, so that only the first image downloads the server's packages."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "airflow-model-deploy"
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except (OSError, RuntimeError):  # no home, or none that can be written
-        return context.folder("packages")
-    return folder if os.access(folder, os.W_OK) else context.folder("packages")
+    contents = runtime_spec(
+        spec.base_image or default_base(),
+        # An engine elsewhere may be of another kind than this machine.
+        architecture=engine_architecture(engine_of(context)) if builder.name == "docker" else None,
+        # It outlives the step: only the first image downloads the server's packages.
+        scratch=package_cache(),
+    )
+    return builder.build(contents, destination(spec, RUNTIME), log=logger.info).reference
 
 
 def _bless(
@@ -122,6 +128,7 @@ def _bless(
         source.folder,
         credentials=credentials_of(context),
         limits=Limits(memory_bytes=plan.resources.memory_bytes, cpus=plan.resources.cpu),
+        memory_limit_bytes=plan.resources.memory_bytes,
         latency_ms=plan.objectives.latency_ms,
         latency_share=plan.objectives.latency_share,
         ready_timeout_s=spec.ready_timeout_s,

@@ -13,6 +13,8 @@ from airflow_model_deploy.engine.packaging import read_golden
 from airflow_model_deploy.engine.probing import Comparison, GoldenSet, check_server
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from airflow_model_deploy.engine.deployment import Deployment
 
 
@@ -48,10 +50,16 @@ def required_root(root: Path | str | None) -> Path:
     return Path(root)
 
 
-def rolled_back(place: str, service: Any, log: Any) -> Deployment:
+def rolled_back(place: str, service: Any, attempt: str | None, log: Any) -> Deployment:
     """Roll a service back."""
-    found: Deployment = _room(place).rollback(service, check=golden_check, log=log)
+    found: Deployment = _room(place).rollback(service, check=golden_check, log=log, attempt=attempt)
     return found
+
+
+def reached(place: str, service: Any) -> AbstractContextManager[str]:
+    """Give the base URL at which this process reaches the service's public side."""
+    way: AbstractContextManager[str] = _room(place).reach(service)
+    return way
 
 
 def live_revision(place: str, service: Any) -> str | None:

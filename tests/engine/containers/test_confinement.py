@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from airflow_model_deploy.engine.containers import Limits, ensure_image, host_config
+from airflow_model_deploy.engine.containers import Limits, ensure_image, host_config, require_limits
 from airflow_model_deploy.engine.errors import InputError
 from tests.engine.containers.support import container
 
@@ -47,7 +47,9 @@ def test_a_confined_container_can_do_nothing_but_compute(client: APIClient, base
         client.start(made)
         client.wait(made)
         seen = json.loads(client.logs(made).splitlines()[0])
-        found = client.inspect_container(made)["HostConfig"]
+        inspected = client.inspect_container(made)
+    require_limits(inspected, limits)
+    found = inspected["HostConfig"]
     threads = seen.pop("threads")
     assert seen == {
         "uid": 65532,
@@ -62,6 +64,23 @@ def test_a_confined_container_can_do_nothing_but_compute(client: APIClient, base
     assert threads == "Resource temporarily unavailable"
     assert found["Memory"] == found["MemorySwap"] == 96 << 20
     assert found["NanoCpus"] == 500_000_000
+    if client.info()["LoggingDriver"] in ("json-file", "local"):
+        assert found["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "3"}
+
+
+def test_limits_that_the_engine_discarded_are_named() -> None:
+    limits = Limits(memory_bytes=96 << 20, cpus=0.5, pids=20)
+    kept = {"Memory": 96 << 20, "NanoCpus": 500_000_000, "PidsLimit": 20}
+    require_limits({"Id": "f00d", "HostConfig": kept}, limits)
+    said = ["Your kernel does not support memory limit capabilities. Limitation discarded."]
+    for lost, controller in (
+        ({"Memory": 0}, "memory"),
+        ({"NanoCpus": 0}, "cpu"),
+        ({"PidsLimit": None}, "pids"),
+    ):
+        with pytest.raises(InputError, match=f"cgroup controllers {controller}: .*Delegate") as caught:
+            require_limits({"Id": "f00d", "HostConfig": kept | lost}, limits, said)
+        assert said[0] in str(caught.value)
 
 
 def test_limits_that_make_no_sense_are_refused() -> None:

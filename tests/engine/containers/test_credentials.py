@@ -19,6 +19,9 @@ from airflow_model_deploy.engine.containers import Credentials, find_credentials
         ("https://index.docker.io/v1/", "me/app", True),
         ("docker.io", "index.docker.io/me/app", True),
         ("docker.io", "localhost/me/app", False),
+        ("docker.io", "registry-1.docker.io/me/app", True),
+        ("docker.io", "MyHost/app", False),
+        ("MyHost", "MyHost/app", True),
     ],
 )
 def test_credentials_go_to_their_own_registry_only(registry: str, reference: str, fits: bool) -> None:

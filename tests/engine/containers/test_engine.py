@@ -13,7 +13,7 @@ from urllib.parse import urlparse
 import httpx
 import pytest
 
-from airflow_model_deploy.engine.containers import Engine, answers, connect, tunnel
+from airflow_model_deploy.engine.containers import Engine, answers, connect, engine_architecture, tunnel
 from airflow_model_deploy.engine.errors import InputError, ModelDeployError, UnavailableError
 from tests.engine.containers.served_inside import with_server
 
@@ -156,3 +156,10 @@ def _tls_front(engine: Engine, folder: Path) -> Iterator[str]:
         server.close()
         loop.run_until_complete(asyncio.sleep(0.05))
         loop.close()
+
+
+@pytest.mark.docker
+def test_the_processor_of_an_engine_is_called_as_images_call_it(engine: Engine) -> None:
+    assert engine_architecture(engine) in ("amd64", "arm64")
+    with pytest.raises(UnavailableError, match="unix:///nowhere"):
+        engine_architecture(Engine("unix:///nowhere/docker.sock"))

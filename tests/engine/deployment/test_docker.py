@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_model_deploy.engine.containers import Engine, Limits, connect, find_image
+from airflow_model_deploy.engine.containers import Engine, ExecResult, Limits, connect, find_image, run_inside
 from airflow_model_deploy.engine.deployment import docker
+from airflow_model_deploy.engine.deployment.targets.docker import front as front_module
+from airflow_model_deploy.engine.deployment.targets.docker.front import Front
 from airflow_model_deploy.engine.errors import InputError, RolloutError, UnavailableError
 from tests.engine.deployment.images import BASE
 from tests.engine.deployment.places import DockerSetting, deployed, free_port, version
 from tests.engine.deployment.traffic import Check, driving, process
-from tests.engine.serving.servables import edit, linear, until, write_servable
+from tests.engine.serving.servables import edit, linear, request, until, write_servable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,6 +72,21 @@ def test_the_public_url_names_the_engines_machine(engine: str, host: str, url: s
     assert docker.Service("tiny", Engine(engine), 80, Limits(64 << 20, 1.0), host=host).url == url
 
 
+@pytest.mark.parametrize(
+    ("engine", "host", "only_there"),
+    [
+        *((engine, "127.0.0.1", False) for engine in ("unix:///s", "tcp://127.0.0.2:1", "tcp://[::1]:1")),
+        *(("tcp://edge-7:1", host, True) for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost")),
+        *(("tcp://edge-7:1", host, False) for host in ("0.0.0.0", "10.0.0.7", "edge-7")),  # noqa: S104
+        ("ssh://me@edge-7", "localhost", True),
+        ("tcp://localhost:1", "localhost", False),
+    ],
+)
+def test_a_loopback_address_is_the_engines_machines_own(engine: str, host: str, only_there: bool) -> None:
+    service = docker.Service("tiny", Engine(engine), 80, Limits(64 << 20, 1.0), host=host)
+    assert service.only_there is only_there
+
+
 def test_what_is_not_ours_is_left_alone(docker_setting: DockerSetting, client: Any) -> None:
     service = docker_setting.service
     with pytest.raises(InputError, match=r"wanted: model;"):
@@ -98,7 +115,17 @@ def test_a_port_in_use_changes_nothing_and_an_address_is_kept(
         deployed(docker_setting, release, Check())
     assert names(client, service) == set()
     deployed(docker_setting, release, Check())
+    docker.stop(service)
     moved = replace(service, port=free_port())
+    for wanted in (service, moved):
+        with (
+            socket.create_server(("127.0.0.1", wanted.port)),
+            pytest.raises(UnavailableError, match="public port"),
+        ):
+            docker.deploy(wanted, release, check=Check())
+        # It is still known, and can still be found.
+        assert docker.find_service(Engine(), service.name) == service
+    deployed(docker_setting, release, Check())
     with pytest.raises(InputError, match="Stop the service first"):
         docker.deploy(moved, release, check=Check())
     docker.stop(service)
@@ -154,9 +181,54 @@ def test_what_runs_is_confined_kept_and_found_by_name(docker_setting: DockerSett
     assert service.name in docker.service_names(Engine())
     assert docker.find_service(Engine(), service.name) == service
     assert docker.find_service(Engine(), f"{service.name}-other") is None
+    # Other limits of what runs: given to it, and written down.
+    wider = replace(service, limits=Limits(300 << 20, 1.5, 100))
+    assert not docker.deploy(wider, docker_setting.release("v3", 3), check=Check(3)).changed
+    settings = client.inspect_container(f"{service.name}-{revisions[2]}")["HostConfig"]
+    assert (settings["Memory"], settings["NanoCpus"], settings["PidsLimit"]) == (300 << 20, 1.5e9, 100)
+    assert docker.find_service(Engine(), service.name) == wider
     status = docker.status(service)
     assert (status.serving, status.front, status.error) == (True, "running", None)
     assert process(status, revisions[1]).state == "exited"
+
+
+def test_what_somebody_removed_keeps_nobody_from_deciding(docker_setting: DockerSetting, client: Any) -> None:
+    service = docker_setting.service
+    releases = [docker_setting.release(f"v{i}", i) for i in (1, 2)]
+    revisions = [docker.revision_of(release) for release in releases]
+    for i in (0, 1):
+        deployed(docker_setting, releases[i], Check(i + 1))
+    client.remove_container(f"{service.name}-{revisions[1]}", force=True)
+    back = docker.rollback(service, check=Check())
+    assert (back.revision, back.previous, version(service)) == (revisions[0], None, "v1")
+    for i in (0, 1):
+        client.remove_container(f"{service.name}-{revisions[0]}", force=True)
+        # The same again, then another.
+        deployed(docker_setting, releases[i], Check(i + 1))
+        assert version(service) == f"v{i + 1}"
+
+
+def test_a_service_elsewhere_is_asked_there_and_a_damaged_decision_is_named(
+    docker_setting: DockerSetting, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = docker_setting.service
+    monkeypatch.setattr(docker.Service, "only_there", True)
+    deployed(docker_setting, docker_setting.release("v1"), check := Check())
+    assert service.url not in check.urls
+    with docker.reach(service) as url:
+        assert url != service.url
+        assert request(f"{url}/v2/models/tiny")[1]["versions"] == ["v1"]
+
+    run_inside(
+        client, service.name, ["python3", "-c", "open('/run/model-server/desired.json', 'w').write('{')"]
+    )
+    with pytest.raises(InputError, match=f"desired.json in volume {service.name}.*deploy again"):
+        docker.find_service(Engine(), service.name)
+    # A front that can't read it ends again and again: it is ended for good.
+    client.restart(service.name, timeout=5)
+    until(lambda: client.inspect_container(service.name)["RestartCount"] > 1, "restarted")
+    docker.stop(service)
+    assert client.inspect_container(service.name)["State"]["Status"] == "exited"
 
 
 def test_the_engine_brings_the_live_revision_back_without_us(
@@ -189,6 +261,21 @@ def test_the_engine_brings_the_live_revision_back_without_us(
         until(lambda: traffic.versions["v1"] > count + 20, "answered again")
     # What the killed process had accepted is lost; every other request is answered.
     assert len(traffic.failures) <= 2
+
+
+def test_what_a_front_can_not_do_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    front = Front(docker.Service("tiny", Engine(), 80, Limits(64 << 20, 1.0)), None)
+    said = {"stdout": b'{"error": "desired.json: No space left on device"}', "exit_code": 6, "stderr": ""}
+    monkeypatch.setattr(front_module, "run_inside", lambda *_: ExecResult(**said))
+    monkeypatch.setattr(front_module, "tail", lambda *_: "its end")
+    with pytest.raises(UnavailableError, match=r"No space left.*free space in volume tiny"):
+        front.write(1, {})
+    said.update(stdout=b"", exit_code=0)
+    with pytest.raises(UnavailableError, match="its last words: its end"):
+        front.read()
+    said.update(stdout=b'{"protocol": 2}')
+    with pytest.raises(InputError, match="found: 2; wanted: 1"):
+        front.read()
 
 
 @pytest.mark.skipif("TESTBED_REGISTRY" not in os.environ, reason="TESTBED_REGISTRY is not set")

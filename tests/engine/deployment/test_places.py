@@ -90,8 +90,39 @@ def test_a_rollback_killed_behind_the_switch_is_completed_not_undone(setting: Se
     first = deployed(setting, setting.release("v1"), Check())
     deployed(setting, setting.release("v2", 2), Check(2))
     kill(act_elsewhere(setting, None, 2, "rollback"))
-    assert setting.room.rollback(setting.service, check=Check()).revision == first.revision
+    back = setting.room.rollback(setting.service, check=Check(), attempt="a")
+    assert (back.revision, back.changed) == (first.revision, True)
+    # Whoever lost the answer asks again in the same name: the bad one stays out.
+    again = setting.room.rollback(setting.service, check=Check(), attempt="a")
+    assert (again.revision, again.changed) == (first.revision, False)
     assert version(setting.service) == "v1"
+    forth = setting.room.rollback(setting.service, check=Check(2), attempt="b")
+    assert (forth.previous, forth.changed, version(setting.service)) == (first.revision, True, "v2")
+    setting.room.stop(setting.service)
+    with pytest.raises(RolloutError, match="was stopped since"):
+        setting.room.rollback(setting.service, check=Check(), attempt="b")
+
+
+def test_what_a_killed_deployment_made_live_is_checked_before_the_next(setting: Setting) -> None:
+    first = deployed(setting, setting.release("v1"), Check())
+    with driving(setting.service) as traffic:
+        kill(act_elsewhere(setting, setting.release("v2", 2), 2))
+        with pytest.raises(RolloutError, match="largest difference"):
+            deployed(setting, setting.release("v3", 3), Check(5))
+        assert summary(setting) == (first.revision, None, None, True)
+        kill(act_elsewhere(setting, setting.release("v2", 2), 2))
+        third = deployed(setting, setting.release("v3", 3), lambda *_: Result(True, "fine"))
+    assert traffic.failures == []
+    assert third.previous not in (None, first.revision)
+    assert version(setting.service) == "v3"
+
+
+def test_a_first_release_that_nobody_saw_to_be_right_makes_way(setting: Setting) -> None:
+    kill(act_elsewhere(setting, setting.release("v1"), 2))
+    second = deployed(setting, setting.release("v2", 2), Check(2))
+    assert summary(setting) == (second.revision, None, None, True)
+    with setting.room.reach(setting.service) as url:
+        assert url == setting.service.url
 
 
 def test_stop_ends_it_and_a_later_deployment_starts_it_again(setting: Setting) -> None:

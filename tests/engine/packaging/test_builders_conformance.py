@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from airflow_model_deploy.engine.containers import Limits, ensure_image, host_config
@@ -20,6 +22,7 @@ from airflow_model_deploy.engine.packaging.images import (
     Settings,
     model_spec,
 )
+from airflow_model_deploy.engine.packaging.images.blobs import DOCKER_LIST, DOCKER_MANIFEST, sha256_of
 from tests.engine.containers.support import container
 from tests.engine.packaging.on_engine import RUNTIME, build_runtime
 
@@ -137,7 +140,7 @@ def test_an_image_is_the_same_whoever_builds_it(
     assert entries["/srv/data/owned.bin"][:4] == [oct(0o100644), 65532, 7, 0]
     assert entries["/srv/data/empty"][:3] == [oct(0o40750), 5, 6]
     assert entries["/opt/tool/run.sh"][:3] == [oct(0o100755), 0, 0]
-    assert labels["io.model-deploy.content-key"] == spec.content_key(built.base_digest)
+    assert labels["io.model-deploy.content-key"][:12] == (built.tag or "").rpartition("-")[2]
     assert labels["io.model-deploy.kind"] == "runtime"
     assert labels["org.opencontainers.image.base.digest"] == built.base_digest
 
@@ -156,6 +159,52 @@ def test_a_retry_changes_nothing_and_other_content_gets_another_tag(
     assert not other.existed
     assert other.tag != first.tag
     assert other.digest != first.digest
+
+
+def test_a_base_of_two_platforms_gives_every_builder_the_same_key(
+    client: APIClient, engine: Engine, base: str, registry: str, repository: str
+) -> None:
+    index = _push_index(base, registry)
+    spec = _spec(f"{registry}/python@{index}")
+    docker = DockerBuilder(engine).build(spec, repository, log=print)
+    oci = OciBuilder().build(spec, f"{repository}-oci", log=print)
+    assert docker.base_digest == index != oci.base_digest
+    assert docker.tag == oci.tag
+    assert OciBuilder().build(spec, repository, log=print).reference == docker.reference
+    with contextlib.suppress(Exception):
+        client.remove_image(f"{registry}/python@{index}")
+
+
+def _push_index(base: str, registry: str) -> str:
+    """Push an index that has the base for this machine, and a copy of it that says it is for another."""
+    manifests = f"http://{registry}/v2/python/manifests"
+    config_type = "application/vnd.docker.container.image.v1+json"
+    found = httpx.get(f"{manifests}/{base.rpartition(':')[2]}", headers={"Accept": DOCKER_MANIFEST})
+    manifest = found.json()
+    config = httpx.get(f"http://{registry}/v2/python/blobs/{manifest['config']['digest']}").json()
+    here = config["architecture"]
+    other = "arm64" if here == "amd64" else "amd64"
+    data = json.dumps(config | {"architecture": other}).encode()
+    where = httpx.post(f"http://{registry}/v2/python/blobs/uploads/").headers["Location"]
+    httpx.put(where, params={**httpx.URL(where).params, "digest": sha256_of(data)}, content=data)
+    manifest["config"] = {"mediaType": config_type, "size": len(data), "digest": sha256_of(data)}
+    entries = []
+    for architecture, content in ((other, json.dumps(manifest).encode()), (here, found.content)):
+        digest = sha256_of(content)
+        sent = httpx.put(f"{manifests}/{digest}", content=content, headers={"Content-Type": DOCKER_MANIFEST})
+        assert sent.status_code == 201
+        entries.append(
+            {
+                "mediaType": DOCKER_MANIFEST,
+                "digest": digest,
+                "size": len(content),
+                "platform": {"os": "linux", "architecture": architecture},
+            }
+        )
+    index = json.dumps({"schemaVersion": 2, "mediaType": DOCKER_LIST, "manifests": entries}).encode()
+    url = f"{manifests}/{sha256_of(index)}"
+    assert httpx.put(url, content=index, headers={"Content-Type": DOCKER_LIST}).status_code == 201
+    return sha256_of(index)
 
 
 def test_what_another_builder_pushed_is_recognized(

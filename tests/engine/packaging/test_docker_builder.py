@@ -7,6 +7,7 @@ import tracemalloc
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from airflow_model_deploy.engine.containers import Credentials, Engine, Limits, find_image, host_config
@@ -202,6 +203,53 @@ def test_an_image_is_built_upon_one_that_only_the_engine_has(
         assert upper.base_digest == lower.image_id
         image = find_image(client, upper.reference) or {}
         assert image["Config"]["Labels"]["floor"] == "1"
+
+
+@pytest.mark.docker
+def test_a_base_that_its_registry_has_no_more_is_taken_from_the_engine(
+    client: APIClient, engine: Engine, base: str, repository: str, local: str
+) -> None:
+    said: list[str] = []
+    builder = DockerBuilder(engine)
+    lower = builder.build(_spec(base, secrets.token_bytes(100)), repository, log=print)
+    host, _, name = repository.partition("/")
+    url = f"http://{host}/v2/{name}/manifests/{lower.digest}"
+    assert httpx.delete(url).status_code == 202
+    upper = builder.build(_spec(f"{repository}:{lower.tag}", b"upper"), local, log=said.append)
+    assert upper.base_digest == lower.image_id
+    assert any(f"building upon {lower.image_id}" in line for line in said)
+
+
+@pytest.mark.docker
+def test_what_was_pushed_is_named_by_its_repository_whatever_the_engine_calls_it(
+    engine: Engine, base: str, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With containerd's store an image's id is its manifest's digest."""
+    spec, builder = _spec(base, secrets.token_bytes(100)), DockerBuilder(engine)
+    digest = builder.build(spec, repository, log=print).digest
+    renamed = lambda client, name: (find_image(client, name) or {}) | {"Id": digest}  # noqa: E731
+    monkeypatch.setattr("airflow_model_deploy.engine.packaging.images.docker_builder.find_image", renamed)
+    again = builder.build(spec, repository, log=print)
+    assert again.existed
+    assert again.reference == f"{repository}@{digest}"
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        ({"io.model-deploy.architecture": "s390x"}, "another processor than the packages.*wanted: s390x"),
+        ({"io.model-deploy.python": "3.11"}, "PYTHON_VERSION=3.9.1; wanted: 3.11"),
+    ],
+)
+def test_a_base_that_the_packages_do_not_fit_is_refused_before_anything_is_sent(
+    engine: Engine, base: str, local: str, labels: dict[str, str], words: str
+) -> None:
+    builder, said = DockerBuilder(engine), list[str]()
+    lower = builder.build(_spec(base, env={"PYTHON_VERSION": "3.9.1"}), local, log=print)
+    with pytest.raises(InputError, match=words):
+        builder.build(_spec(lower.reference, labels=labels), local, log=said.append)
+    assert not [line for line in said if line.startswith("Step")]
 
 
 @pytest.mark.docker

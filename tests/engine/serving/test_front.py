@@ -68,6 +68,7 @@ class Front:
 
     def read(self) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self.ask("read").stdout)
+        assert document.pop("protocol") == 1
         return document
 
     def want(self, live: str | None) -> None:
@@ -180,9 +181,9 @@ def test_who_wrote_meanwhile_wins_and_one_decides_at_a_time(front: Front) -> Non
         stdout=subprocess.PIPE,
     )
     assert holder.stdout is not None
-    assert json.loads(holder.stdout.readline()) == {"locked": True}
+    assert json.loads(holder.stdout.readline()) == {"locked": True, "protocol": 1}
     refused = front.ask("lock", "you")
-    assert (refused.returncode, json.loads(refused.stdout)) == (6, {"conflict": "me"})
+    assert (refused.returncode, json.loads(refused.stdout)["conflict"]) == (6, "me")
     holder.communicate(b"")
     assert front.ask("lock", "you").returncode == 0
 
@@ -230,3 +231,41 @@ def test_one_front_a_folder_and_a_port_of_its_own(front: Front) -> None:
     )
     assert (taken.returncode, b"can't listen" in taken.stderr) == (4, True)
     assert Front(other, 0).ask("read").returncode == 5
+
+
+def test_another_protocol_is_refused_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        front = Front(tmp_path, probe.getsockname()[1])
+    front.start()
+    report = {"protocol": 2, "revision": "a", "pid": 1, "state": "ready"}
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as channel:
+            channel.settimeout(5)
+            channel.connect(str(tmp_path / "front.sock"))
+            channel.send(json.dumps(report).encode())
+            assert channel.recv(100) == b""
+    finally:
+        front.end()
+    assert "a speaks protocol 2, this front 1" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "5", "{1: 2}"])
+def test_a_damaged_decision_says_what_to_do(tmp_path: Path, content: str) -> None:
+    (tmp_path / "desired.json").write_text(content)
+    done = Front(tmp_path, 0).ask("serve", "--host", "127.0.0.1", "--port", "0")
+    assert (done.returncode, b"desired.json" in done.stderr, b"deploy again" in done.stderr) == (
+        2,
+        True,
+        True,
+    )
+
+
+def test_a_front_that_ends_before_it_answers_is_no_answer(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+        control.bind(str(tmp_path / "front.sock"))
+        control.listen()
+        thread = threading.Thread(target=lambda: control.accept()[0].close())
+        thread.start()
+        done = Front(tmp_path, 0).ask("read")
+        thread.join()
+    assert (done.returncode, done.stdout) == (5, b"")

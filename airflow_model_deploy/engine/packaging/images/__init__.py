@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from airflow_model_deploy.engine.packaging.images.builder import Builder, Built, builder_labels
 from airflow_model_deploy.engine.packaging.images.contents import (
+    default_base,
     driver_spec,
     model_spec,
+    package_cache,
     runtime_spec,
     worker_spec,
 )
@@ -42,8 +44,10 @@ __all__ = [
     "RegistryOptions",
     "Settings",
     "builder_labels",
+    "default_base",
     "driver_spec",
     "model_spec",
+    "package_cache",
     "parse_reference",
     "parse_repository",
     "runtime_spec",

@@ -44,8 +44,13 @@ class Base:
     config: dict[str, Any]
     layers: tuple[Descriptor, ...]
 
+    @property
+    def platform(self) -> str:
+        """Such as "linux/arm64/v8"."""
+        return _platform(self.config)
 
-def read_base(place: Place, reference: str | None, platform: str, name: str) -> Base:
+
+def read_base(place: Place, reference: str | None, platform: str, name: str, *, exact: bool = True) -> Base:
     """Read a base's manifest and config.
 
     Args:
@@ -53,12 +58,14 @@ def read_base(place: Place, reference: str | None, platform: str, name: str) -> 
         reference: its tag or digest.
         platform: "linux/amd64" or "linux/arm64/v8"; chooses from an index.
         name: how errors call it.
+        exact: whether an image that is there for one platform only must be for this one.
 
     Raises:
         InputError: no such image, none for the platform, or of a kind that can't be built upon.
         IntegrityError: something isn't what its digest says.
     """
     manifest = place.read_manifest(reference)
+    chosen = manifest.media_type in INDEXES
     for _ in range(_DEEPEST):
         if manifest.media_type not in INDEXES:
             break
@@ -70,7 +77,7 @@ def read_base(place: Place, reference: str | None, platform: str, name: str) -> 
     described, found = descriptors_of(manifest, name)
     layers = tuple(_layer(layer, name) for layer in found)
     config = json_object(read_small(place.content(described), described, f"the config of {name}"), name)
-    _check(config, layers, platform, name)
+    _check(config, layers, platform if exact or chosen else _platform(config), name)
     return Base(name, manifest.digest, config, layers)
 
 

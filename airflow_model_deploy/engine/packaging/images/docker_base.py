@@ -11,6 +11,7 @@ from airflow_model_deploy.engine.containers import (
     ensure_image,
     find_image,
     registry_errors,
+    says_absent,
 )
 from airflow_model_deploy.engine.errors import InputError, UnavailableError
 from airflow_model_deploy.engine.packaging.images.reference import LayoutReference, parse_reference
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from airflow_model_deploy.engine.containers import Credentials
     from airflow_model_deploy.engine.packaging.images.reference import ImageReference
 
-_ABSENT = ("manifest unknown", "name unknown", "not found")
-
 
 @dataclass(frozen=True)
 class PinnedBase:
@@ -33,12 +32,18 @@ class PinnedBase:
     Args:
         pinned: what FROM names: "repository@sha256:..", or its id where it was only ever built there.
         digest: of its manifest or index as the registry calls it, else its id.
-        command: its CMD.
+        config: as OCI has it: os, architecture, rootfs.diff_ids, config.
     """
 
     pinned: str
     digest: str
-    command: tuple[str, ...] | None
+    config: dict[str, Any]
+
+    @property
+    def command(self) -> tuple[str, ...] | None:
+        """Its CMD."""
+        command = self.config["config"].get("Cmd")
+        return None if command is None else tuple(command)
 
 
 def pin_base(
@@ -47,7 +52,8 @@ def pin_base(
     """Find out what a base is now, and get it onto the engine.
 
     A tag is looked up at its registry each time, as another builder would: what the engine pulled a year ago is
-    another image. Where the registry doesn't answer, the one on the engine is taken, and the log says so.
+    another image. Where the registry doesn't answer, or has no such image, the one on the engine is taken, and the
+    log says so.
 
     Raises:
         InputError: no such base, no access to it, or one that an engine can't build upon.
@@ -86,6 +92,15 @@ def _pin_tag(
             raise
         log(f"{base}: the registry doesn't answer ({e.found}); building upon {known}, which the engine has")
         digest = known
+    except InputError as e:
+        if here is None:
+            raise
+        log(f"{base}: the registry refuses to tell its digest ({e.found})")
+        digest = None
+    if digest is None and here is not None:
+        # An engine with containerd's store gives digests to images that never were in a registry.
+        log(f"{base}: not to be had from a registry; building upon {here['Id']}, which the engine has")
+        return _pinned(client, str(here["Id"]), str(here["Id"]), credentials, log)
     if digest is None:
         raise InputError(f"the base {base}", found="no such image in its registry", wanted="one that exists")
     return _pinned(client, f"{reference.name}@{digest}", digest, credentials, log)
@@ -104,8 +119,13 @@ def _pinned(
         raise InputError(
             f"the base {pinned}", found="removed from the engine just now", wanted="to stay there"
         )
-    command = image["Config"].get("Cmd")
-    return PinnedBase(pinned, digest, None if command is None else tuple(command))
+    config = {
+        "os": image.get("Os"),
+        "architecture": image.get("Architecture"),
+        "rootfs": {"diff_ids": (image.get("RootFS") or {}).get("Layers") or []},
+        "config": image.get("Config") or {},
+    }
+    return PinnedBase(pinned, digest, config)
 
 
 def remote_digest(client: APIClient, reference: str, credentials: Sequence[Credentials]) -> str | None:
@@ -122,7 +142,7 @@ def remote_digest(client: APIClient, reference: str, credentials: Sequence[Crede
         try:
             found = client.inspect_distribution(reference, auth_config=auth_config(credentials, reference))
         except APIError as e:
-            if any(words in str(e.explanation or e).lower() for words in _ABSENT):
+            if says_absent(str(e.explanation or e)):
                 return None
             raise
     return str(found["Descriptor"]["digest"])

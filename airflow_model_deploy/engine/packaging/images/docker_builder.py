@@ -15,8 +15,9 @@ from airflow_model_deploy.engine.containers import (
     ensure_image,
     find_image,
     follow,
+    named_registry,
     registry_errors,
-    split_registry,
+    says_no_room,
 )
 from airflow_model_deploy.engine.errors import InputError, UnavailableError
 from airflow_model_deploy.engine.packaging.images.builder import CONTENT_KEY_LABEL, Built, builder_labels
@@ -28,6 +29,7 @@ from airflow_model_deploy.engine.packaging.images.docker_base import (
 )
 from airflow_model_deploy.engine.packaging.images.docker_context import archive_names, stream_context
 from airflow_model_deploy.engine.packaging.images.dockerfile import split_labels, write_dockerfile
+from airflow_model_deploy.engine.packaging.images.foundation import base_key, require_fit
 from airflow_model_deploy.engine.packaging.images.layers import measure
 from airflow_model_deploy.engine.packaging.images.reference import LayoutReference, parse_repository
 
@@ -70,6 +72,7 @@ class DockerBuilder:
         repository, push = _repository(spec, destination)
         with closing(connect(self._engine)) as client:
             base = pin_base(client, spec.base, self._credentials, log)
+            require_fit(spec, spec.base, base.config)
             job = _Job(client, self._credentials, log, spec, base, repository)
             return job.push() if push else job.keep()
 
@@ -89,7 +92,7 @@ class _Job:
         self.client, self.credentials, self.log = client, credentials, log
         self.spec, self.base, self.repository = spec, base, repository
         self.layers = [measure(layer) for layer in spec.layers]
-        self.key = spec.key_of(base.digest, tuple(measured.diff_id for measured in self.layers))
+        self.key = spec.key_of(base_key(base.config), tuple(measured.diff_id for measured in self.layers))
         self.tag = spec.tag(self.key)
         self.tagged = f"{repository}:{self.tag}"
 
@@ -98,9 +101,8 @@ class _Job:
         image = self._ours(self.tagged)
         if image is not None:
             self.log(f"{self.tagged} is there already")
-            return self._built(image, str(image["Id"]), existed=True)
-        image = self._build()
-        return self._built(image, str(image["Id"]), existed=False)
+            return self._kept(image, existed=True)
+        return self._kept(self._build(), existed=False)
 
     def push(self) -> Built:
         """Put the image into the registry, unless it is there."""
@@ -111,11 +113,11 @@ class _Job:
             image = self._ours(pinned)
             if image is not None:
                 self.log(f"{self.tagged} is there already: {digest}")
-                return self._built(image, digest, existed=True)
+                return self._pushed(image, digest, existed=True)
             self.log(f"{self.tagged} is there with other content; it is built and pushed anew")
         image = self._ours(self.tagged) or self._build()
         digest, sent = self._push()
-        return self._built(image, digest, existed=False, sent=sent)
+        return self._pushed(image, digest, existed=False, sent=sent)
 
     def _pushed_before(self) -> str | None:
         try:
@@ -132,12 +134,7 @@ class _Job:
         return image if labels.get(CONTENT_KEY_LABEL) == self.key else None
 
     def _build(self) -> dict[str, Any]:
-        labels = builder_labels(
-            self.spec,
-            base_name=None if self.spec.base.startswith("sha256:") else self.spec.base,
-            base_digest=self.base.digest,
-            content_key=self.key,
-        )
+        labels = builder_labels(self.spec, base_digest=self.base.digest, content_key=self.key)
         dockerfile = write_dockerfile(
             self.spec,
             base=self.base.pinned,
@@ -161,7 +158,7 @@ class _Job:
                 )
                 follow(stream, self.log)
         except StreamError as e:
-            full = "no space left" in str(e)
+            full = says_no_room(str(e))
             raise (UnavailableError if full else InputError)(thing, found=str(e)) from e
         image = self._ours(self.tagged)
         if image is None:
@@ -190,12 +187,20 @@ class _Job:
             raise UnavailableError(thing, found="the engine told no digest", wanted="the manifest's digest")
         return digest, sum(outcome.sent.values())
 
-    def _built(self, image: dict[str, Any], digest: str, *, existed: bool, sent: int = 0) -> Built:
-        image_id = str(image["Id"])
+    def _kept(self, image: dict[str, Any], *, existed: bool) -> Built:
+        return self._built(image, str(image["Id"]), str(image["Id"]), existed=existed)
+
+    def _pushed(self, image: dict[str, Any], digest: str, *, existed: bool, sent: int = 0) -> Built:
+        # Never the id, though on engines with containerd's store it is the same digest: it names no repository.
+        return self._built(image, f"{self.repository}@{digest}", digest, existed=existed, sent=sent)
+
+    def _built(
+        self, image: dict[str, Any], reference: str, digest: str, *, existed: bool, sent: int = 0
+    ) -> Built:
         return Built(
-            reference=image_id if digest == image_id else f"{self.repository}@{digest}",
+            reference=reference,
             digest=digest,
-            image_id=image_id,
+            image_id=str(image["Id"]),
             tag=self.tag,
             existed=existed,
             size_bytes=int(image["Size"]),
@@ -216,5 +221,4 @@ def _repository(spec: ImageSpec, destination: str) -> tuple[str, bool]:
             wanted="a repository: an engine doesn't write folders",
             remedy="Build with the backend that needs no engine (oci)",
         )
-    named = destination.startswith("docker.io/") or split_registry(destination)[0] != "docker.io"
-    return (reference.name, True) if named else (destination, False)
+    return (reference.name, True) if named_registry(destination) else (destination, False)

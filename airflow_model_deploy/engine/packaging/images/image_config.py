@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.packaging.images.blobs import OCI_MANIFEST, Descriptor, RawManifest, to_json
+from airflow_model_deploy.engine.packaging.images.foundation import kept_config
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,21 +15,6 @@ if TYPE_CHECKING:
 
 EPOCH = "1970-01-01T00:00:00Z"
 
-# What a container needs of a base's config. The rest says when, where and by which engine the base was built.
-_KEPT = (
-    "User",
-    "ExposedPorts",
-    "Env",
-    "Entrypoint",
-    "Cmd",
-    "Volumes",
-    "WorkingDir",
-    "Labels",
-    "StopSignal",
-    "Healthcheck",
-    "Shell",
-    "ArgsEscaped",
-)
 _PLATFORM = ("architecture", "os", "variant", "os.version", "os.features")
 _NANOSECONDS = 1_000_000_000
 
@@ -55,7 +41,7 @@ def compose_config(base: Base, spec: ImageSpec, diff_ids: Sequence[str], labels:
         {
             **{key: base.config[key] for key in _PLATFORM if base.config.get(key)},
             "created": EPOCH,
-            "config": _run_config(base.config.get("config") or {}, spec.settings, labels),
+            "config": _run_config(kept_config(base.config), spec.settings, labels),
             "rootfs": {"type": "layers", "diff_ids": [*base.config["rootfs"]["diff_ids"], *diff_ids]},
             "history": history,
         }
@@ -74,7 +60,7 @@ def compose_manifest(config: Descriptor, layers: Sequence[Descriptor]) -> RawMan
 
 
 def _run_config(base: Mapping[str, Any], settings: Settings, labels: Mapping[str, str]) -> dict[str, Any]:
-    config = {key: base[key] for key in _KEPT if base.get(key)}
+    config = dict(base)
     config["Labels"] = {**(base.get("Labels") or {}), **labels}
     config["Env"] = _merged_env(base.get("Env") or [], settings.env)
     ports = {**(base.get("ExposedPorts") or {}), **{port: {} for port in settings.ports}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform as host_platform
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.packaging.images.base import Base, descriptors_of, read_base
@@ -21,6 +21,11 @@ from airflow_model_deploy.engine.packaging.images.blobs import (
     sha256_of,
 )
 from airflow_model_deploy.engine.packaging.images.builder import CONTENT_KEY_LABEL, Built, builder_labels
+from airflow_model_deploy.engine.packaging.images.foundation import (
+    base_key,
+    require_fit,
+    wanted_architecture,
+)
 from airflow_model_deploy.engine.packaging.images.image_config import compose_config, compose_manifest
 from airflow_model_deploy.engine.packaging.images.layers import LayerBlob, measure
 from airflow_model_deploy.engine.packaging.images.layout import Layout
@@ -52,7 +57,6 @@ class _Job:
     source: Place
     target: Place
     mount_from: str | None
-    base_name: str | None
 
 
 class OciBuilder:
@@ -64,7 +68,8 @@ class OciBuilder:
     Args:
         credentials: for every registry that is read or written.
         options: how registries are spoken to.
-        platform: "linux/amd64"; empty: Linux on this machine's processor.
+        platform: "linux/amd64"; empty: Linux on the processor that the spec's packages are for. Where any will
+            do, a base of one platform decides, and of an index this machine's is taken.
     """
 
     name = "oci"
@@ -77,8 +82,7 @@ class OciBuilder:
     ) -> None:
         self._credentials = tuple(credentials)
         self._options = options or RegistryOptions()
-        machine = host_platform.machine().lower()
-        self._platform = platform or f"linux/{_MACHINES.get(machine, machine)}"
+        self._platform = platform
 
     def build(self, spec: ImageSpec, destination: str, *, log: Callable[[str], None]) -> Built:
         """Build an image into a repository or "oci-layout:/path"; there already: read only.
@@ -92,12 +96,14 @@ class OciBuilder:
         with contextlib.ExitStack() as stack:
             mount_from = _same_registry(base_reference, where)
             source = self._open(base_reference, stack)
-            base = read_base(source, base_reference.wanted, self._platform, str(base_reference))
-            log(f"base {base_reference} is {base.digest} for {self._platform}")
-            target = self._open(where, stack, push=True, mount_from=mount_from)
-            return _build(
-                spec, where, _Job(base, source, target, mount_from, _base_name(base_reference)), log
+            named = self._platform or _platform_of(spec)
+            base = read_base(
+                source, base_reference.wanted, named or _here(), str(base_reference), exact=bool(named)
             )
+            require_fit(spec, str(base_reference), base.config)
+            log(f"base {base_reference} is {base.digest} for {base.platform}")
+            target = self._open(where, stack, push=True, mount_from=mount_from)
+            return _build(spec, where, _Job(base, source, target, mount_from), log)
 
     def _open(
         self,
@@ -118,7 +124,7 @@ def _build(
 ) -> Built:
     measured = [measure(layer) for layer in spec.layers]
     diff_ids = tuple(layer.diff_id for layer in measured)
-    key = spec.key_of(job.base.digest, diff_ids)
+    key = spec.key_of(base_key(job.base.config), diff_ids)
     tag = spec.tag(key)
     there = _find(job.target, tag, key)
     if there is not None:
@@ -130,7 +136,7 @@ def _build(
         with LayerBlob(layer) as blob:
             sent += _put(job.target, blob.descriptor, blob, f"layer {layer.layer.name}", log)
             layers.append(blob.descriptor)
-    labels = builder_labels(spec, base_name=job.base_name, base_digest=job.base.digest, content_key=key)
+    labels = builder_labels(spec, base_digest=job.base.digest, content_key=key)
     config = compose_config(job.base, spec, diff_ids, labels)
     described = Descriptor(OCI_CONFIG, sha256_of(config), len(config))
     sent += job.target.put(described, BytesContent(config))
@@ -194,11 +200,14 @@ def _built(
     )
 
 
-def _base_name(base: ImageReference | LayoutReference) -> str | None:
-    """The base's name in a label: not its digest, which has a label of its own, and no path of this machine."""
-    if isinstance(base, LayoutReference):
-        return None
-    return str(replace(base, digest=None))
+def _platform_of(spec: ImageSpec) -> str:
+    architecture = wanted_architecture(spec)
+    return f"linux/{architecture}" if architecture else ""
+
+
+def _here() -> str:
+    machine = host_platform.machine().lower()
+    return f"linux/{_MACHINES.get(machine, machine)}"
 
 
 def _same_registry(

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from airflow_model_deploy.engine.containers import split_registry
 from airflow_model_deploy.engine.errors import InputError
 
 LAYOUT_PREFIX = "oci-layout:"
@@ -86,10 +87,7 @@ def parse_reference(text: str) -> ImageReference | LayoutReference:
     if rest.startswith(LAYOUT_PREFIX):
         return _parse_layout(rest.removeprefix(LAYOUT_PREFIX), digest, text)
     rest, tag = _split_tag(rest)
-    host, slash, path = rest.partition("/")
-    if not slash or not (set(".:[") & set(host) or host == "localhost" or host != host.lower()):
-        host, path = _DOCKER_HUB, rest
-    host = {"index.docker.io": _DOCKER_HUB}.get(host, host)
+    host, path = split_registry(rest)
     if host == _DOCKER_HUB and "/" not in path:
         path = f"library/{path}"
     if not (_HOST.fullmatch(host) and _REPOSITORY.fullmatch(path)):

@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from types import TracebackType
 
+    import httpx
+
     from airflow_model_deploy.engine.containers import Credentials
     from airflow_model_deploy.engine.packaging.images.blobs import Content
     from airflow_model_deploy.engine.packaging.images.reference import ImageReference
     from airflow_model_deploy.engine.packaging.images.registry_http import RegistryOptions
 
+_NO_MOUNT = (401, 403, 404, 405)  # not of that repository, or never
 _ACCEPTED = ", ".join((*INDEXES, *MANIFESTS))
 
 
@@ -113,14 +116,21 @@ class Registry:
         """
         if self.has(descriptor.digest):
             return 0
-        begun = None
-        if mount_from:
-            query = urlencode({"mount": descriptor.digest, "from": mount_from})
-            begun = self._session.call("POST", self._session.url(f"blobs/uploads/?{query}"), body=b"")
-            if begun.status_code == 201:
-                begun.close()
-                return 0
+        begun = self._mount(descriptor, mount_from) if mount_from else None
+        if begun is not None and begun.status_code == 201:
+            begun.close()
+            return 0
         return Upload(self._session, descriptor, content, lambda: self.has(descriptor.digest)).run(begun)
+
+    def _mount(self, descriptor: Descriptor, mount_from: str) -> httpx.Response | None:
+        """Ask to take a blob over; None where the registry won't hear of it: then it is sent like any other."""
+        query = urlencode({"mount": descriptor.digest, "from": mount_from})
+        try:
+            return self._session.call("POST", self._session.url(f"blobs/uploads/?{query}"), body=b"")
+        except RefusedError as e:
+            if e.status not in _NO_MOUNT:
+                raise
+            return None
 
     def put_manifest(self, manifest: RawManifest, tag: str | None) -> int:
         """Put a manifest by its digest, or let a tag name it; return the bytes sent."""

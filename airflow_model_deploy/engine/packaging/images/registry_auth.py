@@ -12,7 +12,11 @@ from urllib.parse import urlencode
 from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.packaging.images.blobs import json_object
 from airflow_model_deploy.engine.packaging.images.registry_http import place_of, read_all, words_of
-from airflow_model_deploy.engine.packaging.images.retrying import TransientError, seconds_of
+from airflow_model_deploy.engine.packaging.images.retrying import (
+    TransientError,
+    is_transient,
+    seconds_of,
+)
 
 if TYPE_CHECKING:
     from airflow_model_deploy.engine.containers import Credentials
@@ -77,9 +81,15 @@ class Authority:
         separator = "&" if "?" in challenge.realm else "?"
         response = self._http.send("GET", f"{challenge.realm}{separator}{urlencode(query)}", self._basic())
         place = place_of(challenge.realm)
-        if response.status_code in (429, 500, 502, 503, 504):
+        if is_transient(response.status_code):
             wait = seconds_of(response.headers.get("Retry-After"))
             raise TransientError(f"token server {place}", found=words_of(response), retry_after_s=wait)
+        if response.status_code in (401, 403) and len(self._scopes) > 1:
+            # Not even for reading another repository: what may be mounted from there is sent instead.
+            response.close()
+            self._scopes = self._scopes[:1]
+            self._fetch(challenge)
+            return
         if response.status_code != 200:
             who = (
                 repr(self._credentials.username) if self._credentials else "nobody: no credentials were given"

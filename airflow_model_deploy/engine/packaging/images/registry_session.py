@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urljoin
 
-from airflow_model_deploy.engine.containers import find_credentials
+from airflow_model_deploy.engine.containers import find_credentials, says_no_room
 from airflow_model_deploy.engine.errors import InputError, UnavailableError
 from airflow_model_deploy.engine.packaging.images.registry_auth import Authority
 from airflow_model_deploy.engine.packaging.images.registry_http import Http, origin_of, place_of, words_of
-from airflow_model_deploy.engine.packaging.images.retrying import Patience, TransientError, seconds_of
+from airflow_model_deploy.engine.packaging.images.retrying import (
+    Patience,
+    TransientError,
+    is_transient,
+    seconds_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,9 +27,7 @@ if TYPE_CHECKING:
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MOST_REDIRECTS = 5
-_LATER = (408, 425, 429, 500, 502, 503, 504)
 _NO_ROOM_STATUS = 507
-_NO_ROOM_WORDS = ("no space left", "disk quota exceeded")  # how registries on a full disk answer 500
 
 _Answer = TypeVar("_Answer")
 
@@ -150,28 +153,23 @@ def _refusal(method: str, url: str, response: httpx.Response) -> Exception:
     wait = seconds_of(response.headers.get("Retry-After"))
     said = words_of(response)
     thing = f"{method} {place_of(url)}"
-    if status == _NO_ROOM_STATUS or (
-        status >= 500 and any(words in said.lower() for words in _NO_ROOM_WORDS)
-    ):
+    if status == _NO_ROOM_STATUS or (status >= 500 and says_no_room(said)):
         return UnavailableError(
             f"no room in the registry for {thing}",
             found=said,
             remedy="Free space there, then run the step again",
         )
-    if status in _LATER:
+    if is_transient(status):
         return TransientError(thing, found=said, retry_after_s=wait)
     if status in (401, 403):
-        return InputError(
-            f"{thing} is not allowed",
-            found=said,
-            remedy="Look at the registry's credentials and at what their user may do",
-        )
+        remedy = "Look at the registry's credentials and at what their user may do"
+        return RefusedError(f"{thing} is not allowed", found=said, status=status, remedy=remedy)
     return RefusedError(thing, found=said, status=status)
 
 
 class RefusedError(InputError):
     """An answer that will be the same next time; `status` is HTTP's."""
 
-    def __init__(self, thing: str, *, found: str, status: int) -> None:
-        super().__init__(thing, found=found, wanted="2xx")
+    def __init__(self, thing: str, *, found: str, status: int, remedy: str | None = None) -> None:
+        super().__init__(thing, found=found, wanted="2xx", remedy=remedy)
         self.status = status

@@ -57,6 +57,11 @@ class Patience:
         self._pause_s = min(2 * self._pause_s, _LONGEST_S)
 
 
+def is_transient(status: int) -> bool:
+    """Whether the same request may succeed later, by its answer's status."""
+    return status in (408, 425, 429) or (status >= 500 and status not in (501, 505))
+
+
 def seconds_of(retry_after: str | None) -> float:
     """Read a Retry-After header, seconds or a date; 0 where there is none or it can't be read."""
     if not retry_after:

@@ -14,7 +14,7 @@ __all__ = ["KINDS", "File", "Folder", "Healthcheck", "ImageSpec", "Layer", "Sett
 
 KINDS = ("runtime", "model", "worker", "driver")
 
-_RECIPE = 1  # raised when the same spec gives another image: tags come from the key
+_RECIPE = 2  # raised when the same spec gives another image: tags come from the key
 _TAG_KEY_LENGTH = 12
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PORT = re.compile(r"[1-9][0-9]{0,4}/(tcp|udp)")
@@ -100,21 +100,21 @@ class ImageSpec:
         require(bool(self.base.strip()), "the base of an image", self.base, "a reference")
         require(self.kind in KINDS, "the kind of an image", self.kind, f"one of {', '.join(KINDS)}")
 
-    def content_key(self, base_digest: str) -> str:
+    def content_key(self, base_key: str) -> str:
         """Hash all that decides the image, as hex; reads every file once.
 
         Args:
-            base_digest: of the base's manifest for one platform, never of an index.
+            base_key: what `foundation.base_key` makes of the base's config: one platform's, whoever reads it.
         """
         from airflow_model_deploy.engine.packaging.images.layers import diff_id
 
-        return self.key_of(base_digest, tuple(diff_id(layer) for layer in self.layers))
+        return self.key_of(base_key, tuple(diff_id(layer) for layer in self.layers))
 
-    def key_of(self, base_digest: str, diff_ids: tuple[str, ...]) -> str:
+    def key_of(self, base_key: str, diff_ids: tuple[str, ...]) -> str:
         """`content_key` for who knows the layers' diff ids: they cover path, content, mode and owner."""
         content = {
             "recipe": _RECIPE,
-            "base": base_digest,
+            "base": base_key,
             "layers": [
                 [layer.name, layer.compressed, diff_id]
                 for layer, diff_id in zip(self.layers, diff_ids, strict=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_model_deploy.engine.packaging.images import File, Folder
+from airflow_model_deploy.engine.packaging.images import File, Folder, default_base
 from tests.engine.packaging.contents.conftest import lay_out
 
 if TYPE_CHECKING:
@@ -111,3 +111,7 @@ def test_how_a_container_of_it_runs(runtime: ImageSpec) -> None:
     assert settings.healthcheck.command == ("python3", "-m", "model_server.health")
     assert settings.ports == ("8080/tcp",)
     assert runtime.kind == "runtime"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    assert settings.labels["io.model-deploy.python"] == python
+    assert settings.labels["io.model-deploy.architecture"] in ("amd64", "arm64")
+    assert default_base() == f"python:{python}-slim"

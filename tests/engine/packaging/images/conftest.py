@@ -72,7 +72,7 @@ def builder(credentials=(), **options):
     return OciBuilder(credentials, RegistryOptions(**options), platform="linux/amd64")
 
 
-def base_blobs(architecture="amd64", env=("PATH=/usr/bin",), docker=False):
+def base_blobs(architecture="amd64", env=("PATH=/usr/bin",), docker=False, onbuild=None):
     """A tiny image: (manifest, {descriptor: bytes})."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -93,6 +93,7 @@ def base_blobs(architecture="amd64", env=("PATH=/usr/bin",), docker=False):
                 "Labels": {"of": "base"},
                 "Hostname": "builder",
                 "ExposedPorts": {"1/tcp": {}},
+                **({"OnBuild": [onbuild]} if onbuild else {}),
             },
             "rootfs": {"type": "layers", "diff_ids": [sha256_of(buffer.getvalue())]},
             "history": [{"created": "2026-01-02T03:04:05Z", "created_by": "base"}],

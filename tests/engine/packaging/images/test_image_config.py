@@ -8,7 +8,9 @@ from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.packaging.images import Healthcheck, ImageSpec, Layer, Settings
 from airflow_model_deploy.engine.packaging.images.blobs import DOCKER_LIST, OCI_INDEX
 from airflow_model_deploy.engine.packaging.images.entries import File
-from tests.engine.packaging.images.conftest import builder, serve_base
+from airflow_model_deploy.engine.packaging.images.foundation import ARCHITECTURE_LABEL, PYTHON_LABEL
+from airflow_model_deploy.engine.packaging.images.oci_builder import OciBuilder
+from tests.engine.packaging.images.conftest import base_blobs, builder, serve_base
 
 
 def config_of(spec, tmp_path):
@@ -102,6 +104,55 @@ def test_a_base_of_another_platform_is_refused(registry, spec_on, tmp_path):
     serve_base(registry, architecture="arm64")
     with pytest.raises(InputError, match="another platform"):
         config_of(spec_on(f"{registry.host}/base:1"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "labels", "words"),
+    [
+        (
+            {"env": ("PYTHON_VERSION=3.12.4",)},
+            {PYTHON_LABEL: "3.11"},
+            "PYTHON_VERSION=3.12.4.*python:3.11-slim",
+        ),
+        ({}, {ARCHITECTURE_LABEL: "arm64"}, "another processor.*found: amd64; wanted: arm64"),
+        ({"onbuild": "COPY . /app"}, {}, "ONBUILD COPY"),
+    ],
+)
+def test_a_base_that_the_packages_do_not_fit_is_refused(registry, spec_on, options, labels, words):
+    serve_base(registry, **options)
+    spec = spec_on(f"{registry.host}/base:1", labels=labels)
+    with pytest.raises(InputError, match=words):
+        builder().build(spec, f"{registry.host}/out", log=lambda _: None)
+    assert not registry.received("PATCH") + registry.received("PUT") + registry.count("POST")
+
+
+def test_a_base_that_says_the_same_python_or_none_fits(registry, spec_on, tmp_path):
+    for number, env in enumerate((("PYTHON_VERSION=3.11.14",), ("PATH=/bin",))):
+        serve_base(registry, env=env)
+        config_of(spec_on(f"{registry.host}/base:1", labels={PYTHON_LABEL: "3.11"}), tmp_path / str(number))
+
+
+@pytest.mark.parametrize("architecture", ["amd64", "arm64"])
+def test_the_platform_follows_the_packages_else_the_base(architecture, registry, spec_on, tmp_path):
+    entries = []
+    for known in ("arm64", "amd64"):
+        base = serve_base(registry, tag=known, architecture=known)
+        entries.append(
+            {
+                "mediaType": base.media_type,
+                "digest": base.digest,
+                "size": len(base.data),
+                "platform": {"os": "linux", "architecture": known},
+            }
+        )
+    index = json.dumps({"schemaVersion": 2, "manifests": entries}).encode()
+    registry.manifests["base", "1"] = (OCI_INDEX, index)
+    out = f"oci-layout:{tmp_path}/out"
+    labels = {ARCHITECTURE_LABEL: architecture}
+    runtime = OciBuilder().build(spec_on(f"{registry.host}/base:1", labels=labels), out, log=lambda _: None)
+    assert runtime.base_digest == base_blobs(architecture)[0].digest
+    model = ImageSpec(runtime.reference, (Layer("x", (File("x", b""),)),), Settings(), "model")
+    assert OciBuilder().build(model, out, log=lambda _: None).base_digest == runtime.digest
 
 
 def test_a_base_of_an_unknown_kind_is_refused(registry, spec_on, tmp_path):

@@ -17,6 +17,8 @@ DIGEST = "sha256:" + "0a" * 32
         ("me/app", "docker.io", "me/app", None, None),
         ("docker.io/python", "docker.io", "library/python", None, None),
         ("index.docker.io/me/app:1", "docker.io", "me/app", "1", None),
+        ("registry-1.docker.io/me/app", "docker.io", "me/app", None, None),
+        ("MyHost/app", "MyHost", "app", None, None),
         ("localhost/app", "localhost", "app", None, None),
         ("localhost:5000/a/b/c:1", "localhost:5000", "a/b/c", "1", None),
         ("registry.example/app@" + DIGEST, "registry.example", "app", None, DIGEST),

@@ -70,6 +70,21 @@ def test_tokens(registry, spec_on):
     ]
 
 
+def test_a_token_server_that_knows_only_one_repository_costs_the_mount(registry, spec_on):
+    tokens = Tokens(registry)
+    serve_base(registry)
+
+    def fault(handler):
+        if handler.path.startswith("/token") and handler.path.count("scope=") > 1:
+            handler.refuse(403, "DENIED")
+            return True
+        return tokens(handler)
+
+    registry.fault = fault
+    built = push(spec_on(f"{registry.host}/base:1"), registry, credentials(registry))
+    assert registry.tags("a/b") == [built.tag]
+
+
 def test_anonymous_tokens(registry, spec):
     registry.fault = Tokens(registry, wants=None)
     push(spec, registry)

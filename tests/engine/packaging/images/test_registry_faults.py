@@ -302,3 +302,31 @@ def test_plain_http_is_for_loopback_only(spec_on, base_layout, caplog):
             spec_on(base_layout), "192.0.2.1:5000/x", log=lambda _: None
         )
     assert "https://192.0.2.1:5000" in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405])
+def test_a_mount_that_is_refused_costs_an_upload(registry, spec_on, status):
+    serve_base(registry)
+
+    def refuse(handler):
+        if "mount=" in handler.path:
+            handler.refuse(status, "DENIED")
+            return True
+        return False
+
+    registry.fault = refuse
+    built = build(spec_on(f"{registry.host}/base:1"), registry)
+    assert registry.count("POST", "mount=") == 1
+    assert complete(registry, built)
+
+
+@pytest.mark.parametrize(
+    ("status", "passes"), [(425, True), (429, True), (501, False), (505, False), (520, True)]
+)
+def test_which_answers_are_waited_out(registry, spec, status, passes):
+    registry.fault = once(lambda h: h.command == "PUT", lambda h: h.answer(status))
+    if passes:
+        assert complete(registry, build(spec, registry))
+    else:
+        with pytest.raises(InputError, match=str(status)):
+            build(spec, registry)

@@ -15,6 +15,7 @@ from airflow_model_deploy.engine.deployment.targets.docker.life import (
     status,
     stop,
 )
+from airflow_model_deploy.engine.deployment.targets.docker.reach import reach
 from airflow_model_deploy.engine.deployment.targets.docker.rollout import deploy, rollback
 from airflow_model_deploy.engine.deployment.targets.docker.service import Service, revision_of
 
@@ -24,6 +25,7 @@ __all__ = [
     "Service",
     "deploy",
     "find_service",
+    "reach",
     "revision_of",
     "rollback",
     "service_names",

@@ -14,16 +14,24 @@ from airflow_model_deploy.engine.containers import (
     ExecStream,
     Limits,
     engine_errors,
+    find_image,
     host_config,
     run_inside,
     tail,
 )
 from airflow_model_deploy.engine.deployment.targets.docker.objects import find_container, running
-from airflow_model_deploy.engine.deployment.targets.docker.service import FRONT, PORT, STATE_FOLDER, Service
+from airflow_model_deploy.engine.deployment.targets.docker.service import (
+    ENDED,
+    FRONT,
+    IMAGE,
+    PORT,
+    STATE_FOLDER,
+    Service,
+)
 from airflow_model_deploy.engine.errors import InputError, ModelDeployError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from docker import APIClient
 
@@ -32,10 +40,17 @@ _LIMITS = Limits(memory_bytes=96 << 20, cpus=0.5, pids=32)
 # -S: what `site` would set up isn't needed, and it's most of the time to start.
 _PROGRAM = ["python3", "-S", "-m", "model_server.front", "--state", STATE_FOLDER]
 _CONFLICT = 6
+_PROTOCOL = 1
+# What a model image stands on: the server's program, and what runs it.
+_BASE = "org.opencontainers.image.base.digest"
 # How the engine words it: it has no type for it.
 _PORT_TAKEN = ("already allocated", "already in use")
 _POLL_SECONDS = 0.1
 _LOCK_PATIENCE_SECONDS = 1.0
+
+
+class _PortTakenError(UnavailableError):
+    """The public port is somebody else's: another front would find it so, too."""
 
 
 class Front:
@@ -44,8 +59,13 @@ class Front:
     def __init__(self, service: Service, client: APIClient) -> None:
         self.service, self.client = service, client
 
-    def ensure(self, image: str) -> None:
+    def ensure(self, image: str, log: Callable[[str], None], *, renew: bool) -> None:
         """See that the front runs; one that runs stays as it is, for it holds the public port.
+
+        Args:
+            image: what a front is made of.
+            log: takes lines.
+            renew: whether one that has ended and is made of something else is replaced.
 
         Raises:
             InputError: something else has its name, or it runs at another address.
@@ -54,15 +74,21 @@ class Front:
         self._ensure_volume()
         name = self.service.name
         found = find_container(self.client, name)
-        if found is not None:
-            self.service.refuse_foreign(f"container {name}", found["Config"]["Labels"], FRONT)
-        if found is None or not running(found):
-            if found is not None:
-                with engine_errors(f"container {name}"):
-                    self.client.remove_container(found["Id"], force=True)
-            self._create(image)
-        else:
+        if found is None:
+            self._forget_unfinished()
+            self._create(image, name)
+            return
+        labels = found["Config"]["Labels"]
+        self.service.refuse_foreign(f"container {name}", labels, FRONT)
+        if running(found):
             self._refuse_other_address(found)
+            if _program(self.client, image) != labels.get(_BASE, labels.get(IMAGE)):
+                log(
+                    f"{name}: the running front runs the server of {labels.get(IMAGE)}; "
+                    "`stop`, then deploy, replaces it"
+                )
+        elif not self._started(found, image, renew=renew):
+            self._replace(found, image)
 
     def read(self) -> dict[str, Any]:
         """What is wanted."""
@@ -80,11 +106,18 @@ class Front:
         except UnavailableError:
             # It may be written all the same: the same words again can't do harm.
             answer = self._ask(*arguments)
+        if "error" in answer:
+            raise UnavailableError(
+                f"decision of {self.service.name}",
+                found=answer["error"],
+                wanted=f"free space in volume {self.service.name}",
+                remedy="Free space on the engine's disk (`docker system df`), and run this again.",
+            )
         written: dict[str, Any] = answer.get("conflict", answer)
         if {**document, "generation": generation + 1} != written:
             raise UnavailableError(
                 f"decision of {self.service.name}",
-                found=answer.get("error") or f"generation {written.get('generation')}, somebody else's",
+                found=f"generation {written.get('generation')}, somebody else's",
                 wanted=f"generation {generation}, as it was read",
                 remedy="Run this again.",
             )
@@ -106,7 +139,7 @@ class Front:
         while True:
             stream = ExecStream(self.client, self.service.name, [*_PROGRAM, "lock", who])
             try:
-                answer = _line(stream)
+                answer = self._understood(_line(stream))
                 if "locked" in answer:
                     yield
                     return
@@ -142,12 +175,49 @@ class Front:
             volume = self.client.create_volume(name, labels=self.service.labels(FRONT))
         self.service.refuse_foreign(f"volume {name}", volume.get("Labels"), FRONT)
 
-    def _create(self, image: str) -> None:
+    def _started(self, found: dict[str, Any], image: str, *, renew: bool) -> bool:
+        """Start a front that has ended, if it is the one that would be made."""
+        same = found["Config"]["Labels"].get(IMAGE) == image or not renew
+        here = address_of(found) == (self.service.host, self.service.port)
+        if not (same and here) or found["State"]["Status"] not in ("exited", "created"):
+            return False
+        try:
+            self._start(found["Id"])
+        except _PortTakenError:
+            raise
+        except ModelDeployError:
+            return False
+        return True
+
+    def _replace(self, found: dict[str, Any], image: str) -> None:
+        """Make a front anew; the old one, by which the service is known, goes once the new one has started."""
+        new = self._forget_unfinished()
+        if found["State"]["Status"] not in ENDED:
+            self.stop()
+        created = self._create(image, new)
+        self._remove(found["Id"])
+        with engine_errors(f"container {new}"):
+            self.client.rename(created, self.service.name)
+
+    def _forget_unfinished(self) -> str:
+        """Remove what an interrupted replacement left behind; return the name that it goes by."""
+        new = f"{self.service.name}.new"
+        left = find_container(self.client, new)
+        if left is not None:
+            self.service.refuse_foreign(f"container {new}", left["Config"]["Labels"], FRONT)
+            self._remove(left["Id"])
+        return new
+
+    def _remove(self, container: str) -> None:
+        with engine_errors(f"front of {self.service.name}"):
+            self.client.remove_container(container, force=True)
+
+    def _create(self, image: str, name: str) -> str:
         service = self.service
         with engine_errors(f"front of {service.name}"), _refusing_a_race(service.name):
             created = self.client.create_container(
                 image,
-                name=service.name,
+                name=name,
                 entrypoint=_PROGRAM,
                 command=["serve", "--port", str(PORT)],
                 labels=service.labels(FRONT, image=image),
@@ -164,14 +234,22 @@ class Front:
                 ),
             )
         try:
+            self._start(created["Id"])
+        except ModelDeployError:
+            with contextlib.suppress(ModelDeployError):
+                self._remove(created["Id"])
+            raise
+        return str(created["Id"])
+
+    def _start(self, container: str) -> None:
+        service = self.service
+        try:
             with engine_errors(f"start of the front of {service.name}"):
-                self.client.start(created["Id"])
+                self.client.start(container)
         except ModelDeployError as error:
-            with contextlib.suppress(ModelDeployError), engine_errors(f"front of {service.name}"):
-                self.client.remove_container(created["Id"], force=True)
             if not any(words in str(error.found) for words in _PORT_TAKEN):
                 raise
-            raise UnavailableError(
+            raise _PortTakenError(
                 f"public port of {service.name}",
                 found=error.found,
                 wanted=f"{service.host}:{service.port} of the engine's machine to listen on",
@@ -198,8 +276,21 @@ class Front:
             raise self._silent(error.found) from error
         if result.exit_code not in (0, _CONFLICT):
             raise self._silent(result.stderr or f"exit code {result.exit_code}")
-        document: dict[str, Any] = json.loads(result.stdout)
-        return document
+        try:
+            return self._understood(json.loads(result.stdout))
+        except ValueError as error:
+            raise self._silent(f"{error} in {result.stdout[:200]!r}") from error
+
+    def _understood(self, answer: dict[str, Any]) -> dict[str, Any]:
+        protocol = answer.pop("protocol", _PROTOCOL)
+        if protocol != _PROTOCOL:
+            raise InputError(
+                f"protocol of the front of {self.service.name}",
+                found=protocol,
+                wanted=_PROTOCOL,
+                remedy="Use the version of this program that deployed it, or `stop` the service with that one first.",
+            )
+        return answer
 
     def _silent(self, found: object) -> UnavailableError:
         return UnavailableError(
@@ -232,6 +323,12 @@ def address_of(found: dict[str, Any]) -> tuple[str, int]:
     """The address that an inspected front container publishes."""
     binding = found["HostConfig"]["PortBindings"][f"{PORT}/tcp"][0]
     return binding["HostIp"], int(binding["HostPort"])
+
+
+def _program(client: APIClient, image: str) -> str:
+    found = find_image(client, image) or {}
+    labels = (found.get("Config") or {}).get("Labels") or {}
+    return str(labels.get(_BASE, image))
 
 
 def _line(stream: ExecStream) -> dict[str, Any]:

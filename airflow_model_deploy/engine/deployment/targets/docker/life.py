@@ -18,13 +18,14 @@ from airflow_model_deploy.engine.deployment.targets.docker.objects import (
 )
 from airflow_model_deploy.engine.deployment.targets.docker.servers import Servers
 from airflow_model_deploy.engine.deployment.targets.docker.service import (
+    ENDED,
     FRONT,
     ROLE,
     SERVICE,
     STATE_FOLDER,
     Service,
 )
-from airflow_model_deploy.engine.errors import InputError
+from airflow_model_deploy.engine.errors import InputError, ModelDeployError
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -116,17 +117,30 @@ def stop(service: Service) -> None:
         service.refuse_foreign(f"container {service.name}", front["Config"]["Labels"], FRONT)
         asked = Front(service, client)
         if running(front):
-            with asked.locked():
-                document = asked.read()
-                if document.get("live") or document.get("candidate"):
-                    ended = {**document, "live": None, "candidate": None, "unconfirmed": None}
-                    asked.write(document["generation"], {k: v for k, v in ended.items() if k != "generation"})
-                Servers(service, client).end_unwanted(())
-                # The last: what was accepted came through its network.
+            try:
+                _end(asked)
+            except ModelDeployError:
+                now = find_container(client, service.name)
+                if now is None or (running(now) and now["RestartCount"] == front["RestartCount"]):
+                    raise
                 asked.stop()
+        elif front["State"]["Status"] not in ENDED:
+            # One that ends again and again can't be asked, and must not come back.
+            asked.stop()
         Servers(service, client).end_unwanted(())
     finally:
         client.close()
+
+
+def _end(front: Front) -> None:
+    with front.locked():
+        document = front.read()
+        if document.get("live") or document.get("candidate"):
+            ended = {**document, "live": None, "candidate": None, "unconfirmed": None}
+            front.write(document["generation"], {k: v for k, v in ended.items() if k != "generation"})
+        Servers(front.service, front.client).end_unwanted(())
+        # The last: what was accepted came through its network.
+        front.stop()
 
 
 def find_service(engine: Engine, name: str) -> Service | None:
@@ -203,5 +217,15 @@ def _written(client: APIClient, name: str) -> Desired:
 def _document(client: APIClient, name: str) -> dict[str, Any]:
     """The decision in the service's volume, which can be read without a front that runs."""
     content = fetch_file(client, name, f"{STATE_FOLDER}/desired.json", _MOST_BYTES)
-    document: dict[str, Any] = {} if content is None else json.loads(content)
+    try:
+        document = {} if content is None else json.loads(content)
+    except ValueError as error:
+        document = str(error)
+    if not isinstance(document, dict):
+        raise InputError(
+            f"desired.json in volume {name}",
+            found=document,
+            wanted="the decision that a deployment wrote",
+            remedy="Repair the file, or remove the container and the volume of that name and deploy again.",
+        )
     return document

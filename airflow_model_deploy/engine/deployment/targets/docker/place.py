@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import socket
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from airflow_model_deploy.engine.containers import tail, tunnel
 from airflow_model_deploy.engine.deployment.desired import Desired, parse_desired
@@ -19,6 +17,7 @@ from airflow_model_deploy.engine.deployment.targets.docker.objects import (
     find_container,
     why_ended,
 )
+from airflow_model_deploy.engine.deployment.targets.docker.reach import way_in
 from airflow_model_deploy.engine.deployment.targets.docker.servers import Servers
 from airflow_model_deploy.engine.deployment.targets.docker.service import (
     PORT,
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 _MANIFEST = "servable.json"
 _MOST_BYTES = 256 << 20
-_REACH_SECONDS = 2.0
 
 
 class DockerPlace:
@@ -54,6 +52,8 @@ class DockerPlace:
     ) -> None:
         self.service, self.client, self.scratch, self.log = service, client, scratch, log
         self.front, self.servers = Front(service, client), Servers(service, client)
+        # What each server that was seen last says that it serves.
+        self._digests: dict[str, str | None] = {}
 
     @property
     def name(self) -> str:
@@ -78,11 +78,12 @@ class DockerPlace:
     def write(self, before: Desired, **changes: Any) -> Desired:
         """Replace the decision if it is still the one that was read."""
         desired = replace(before, **changes, host=self.service.host, port=self.service.port)
-        if desired.live:
+        found = find_container(self.client, self.service.container(desired.live)) if desired.live else None
+        # One that was removed keeps nobody from deciding what comes next.
+        if desired.live and found is not None:
             # Before it gets traffic: from then on the engine must bring it back without us.
-            found = find_container(self.client, self.service.container(desired.live))
             self.servers.last(desired.live, lasting=True, found=found)
-        self.front.write(before.generation, {**desired.to_json(), **settings(self.service)})
+        self.front.write(before.generation, {**desired.to_json(), **settings(self.service, found)})
         return replace(desired, generation=before.generation + 1)
 
     def missing(self, revision: str) -> str | None:
@@ -141,14 +142,20 @@ class DockerPlace:
         )
 
     @contextlib.contextmanager
-    def public(self) -> Iterator[str]:
-        """Give the public URL; where it leads nowhere from here, a way to the same socket inside the front."""
-        if _reaches(self.url):
-            yield self.url
-        else:
-            self.log(f"{self.name}: {self.url} can't be reached from here; its socket is asked at the front")
-            with tunnel(self.client, self.name, PORT, log=self.log) as url:
-                yield url
+    def public(self, desired: Desired) -> Iterator[str]:
+        """Give a way to the public socket, once it is known that the live revision's own servable accepts there."""
+        live = str(desired.live)
+        manifest = (self.release(live) / "servable" / _MANIFEST).read_bytes()
+        digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+        if self._digests.get(live) != digest:
+            raise RolloutError(
+                f"revision {live} at the public port of {self.name}",
+                found=f"a server of the servable {self._digests.get(live)}",
+                wanted=digest,
+                remedy="End what reports to the front in its name.",
+            )
+        with way_in(self.service, self.client, self.log) as url:
+            yield url
 
     def wait_gone(self, desired: Desired, revision: str) -> None:
         """End the revision, and the front with the last one; a container that serves no rollback is removed."""
@@ -169,6 +176,7 @@ class DockerPlace:
         while time.monotonic() < deadline:
             status = self.front.status(after=sequence)
             sequence = status["sequence"]
+            self._digests = {name: one.get("digest") for name, one in status["processes"].items()}
             if seen(status["processes"]):
                 return
             found = find_container(self.client, self.service.container(revision))
@@ -204,12 +212,3 @@ def _refuse_other(container: str, path: str, found: str, digests: dict[str, str]
             found=found,
             wanted=digests.get(path, "not listed"),
         )
-
-
-def _reaches(url: str) -> bool:
-    parts = urlsplit(url)
-    try:
-        socket.create_connection((str(parts.hostname), parts.port or 80), _REACH_SECONDS).close()
-    except OSError:
-        return False
-    return True

@@ -46,14 +46,22 @@ def deploy(service: Service, image: str, *, check: Check, log: Callable[[str], N
     with _connected(service) as client:
         ensure_image(client, image, service.credentials, log=log)
         _refuse_other_kind(client, image)
-        with _decider(service, client, image, log) as place:
+        with _decider(service, client, image, log, renew=True) as place:
             kept = place.servers.ensure(image, revision)
             log(f"{service.name}: revision {revision} is installed" + (f"; {kept}" if kept else ""))
             return put(place, revision, check, log)
 
 
-def rollback(service: Service, *, check: Check, log: Callable[[str], None] = silent) -> Deployment:
+def rollback(
+    service: Service, *, check: Check, log: Callable[[str], None] = silent, attempt: str | None = None
+) -> Deployment:
     """Put the previous revision back into service if it is healthy; the replaced one becomes the previous.
+
+    Args:
+        service: the service.
+        check: judges a server's answers.
+        log: takes lines.
+        attempt: names this rollback: made again under the same name, it only checks what it made live.
 
     Raises:
         RolloutError: there is no previous revision, or it did not start or was found wrong.
@@ -70,8 +78,8 @@ def rollback(service: Service, *, check: Check, log: Callable[[str], None] = sil
             )
         # A front that has to be made anew is made of an image that is here.
         image = next(iter(installed.values()))["Labels"][IMAGE]
-        with _decider(service, client, image, log) as place:
-            return go_back(place, check, log)
+        with _decider(service, client, image, log, renew=False) as place:
+            return go_back(place, check, log, attempt)
 
 
 @contextlib.contextmanager
@@ -85,12 +93,12 @@ def _connected(service: Service) -> Iterator[APIClient]:
 
 @contextlib.contextmanager
 def _decider(
-    service: Service, client: APIClient, image: str, log: Callable[[str], None]
+    service: Service, client: APIClient, image: str, log: Callable[[str], None], *, renew: bool
 ) -> Iterator[DockerPlace]:
     """Hold the right to decide for the service, whose front runs."""
     with tempfile.TemporaryDirectory(prefix="model-deploy-") as scratch:
         place = DockerPlace(service, client, Path(scratch), log)
-        place.front.ensure(image)
+        place.front.ensure(image, log, renew=renew)
         with place.front.locked():
             yield place
 

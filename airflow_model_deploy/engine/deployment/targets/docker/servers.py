@@ -12,6 +12,8 @@ from airflow_model_deploy.engine.deployment.targets.docker.objects import (
     server_containers,
 )
 from airflow_model_deploy.engine.deployment.targets.docker.service import (
+    DRAIN_OPTION,
+    ENDED,
     IMAGE,
     KIND,
     PORT,
@@ -21,6 +23,7 @@ from airflow_model_deploy.engine.deployment.targets.docker.service import (
     STATE_FOLDER,
     Service,
 )
+from airflow_model_deploy.engine.errors import RolloutError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -37,13 +40,14 @@ class Servers:
         self.service, self.client = service, client
 
     def ensure(self, image: str, revision: str) -> str | None:
-        """See that a container of the image exists, with the service's limits; one that runs stays as it is.
+        """See that a container of the image exists, with the service's limits; one that runs goes on.
 
         Returns:
             What is other than the service asks for and stays so; None if nothing is.
 
         Raises:
             InputError: something else has its name.
+            UnavailableError: the engine can't give a container that runs these limits now.
         """
         name = self.service.container(revision)
         found = find_container(self.client, name)
@@ -52,7 +56,9 @@ class Servers:
             if self._fits(found):
                 return None
             if running(found):
-                return f"container {name} keeps the limits and options that it was started with"
+                self._limit(name, found)
+                kept = found["Config"]["Cmd"] != self._command(revision)
+                return f"container {name} keeps the options that it was started with" if kept else None
             self._remove(found["Id"])
         with engine_errors(f"container {name}"):
             self.client.create_container(
@@ -60,7 +66,7 @@ class Servers:
                 name=name,
                 command=self._command(revision),
                 labels=self.service.labels(SERVER, revision=revision, image=image),
-                stop_timeout=math.ceil(self.service.drain_s) + _DOCKER_GRACE_S,
+                stop_timeout=self._stop_timeout,
                 host_config=host_config(
                     self.client,
                     self.service.limits,
@@ -74,17 +80,24 @@ class Servers:
         """Start a revision that doesn't run; `lasting`: the engine starts it again whenever it ends by itself."""
         name = self.service.container(revision)
         found = find_container(self.client, name)
-        if found is None or not running(found):
+        if found is None:
+            raise RolloutError(
+                f"revision {revision} of {self.service.name}",
+                found=f"no container {name}: it was removed",
+                wanted="its container, stopped or not",
+                remedy="Deploy its image again.",
+            )
+        if not running(found):
             self.last(revision, lasting=lasting, found=found)
             with engine_errors(f"start of container {name}"):
                 self.client.start(name)
         elif lasting:
             self.last(revision, lasting=True, found=found)
 
-    def last(self, revision: str, *, lasting: bool, found: dict[str, Any] | None = None) -> None:
+    def last(self, revision: str, *, lasting: bool, found: dict[str, Any]) -> None:
         """Say whether the engine keeps a revision running, after its own restart too."""
         policy = "unless-stopped" if lasting else "no"
-        if found is None or (found["HostConfig"]["RestartPolicy"]["Name"] or "no") != policy:
+        if (found["HostConfig"]["RestartPolicy"]["Name"] or "no") != policy:
             with engine_errors(f"container {self.service.container(revision)}"):
                 self.client.update_container(
                     self.service.container(revision), restart_policy={"Name": policy, "MaximumRetryCount": 0}
@@ -99,14 +112,15 @@ class Servers:
         """End a revision, if it runs: what it accepted is answered."""
         name = self.service.container(revision)
         found = find_container(self.client, name)
-        if found is not None and found["State"]["Status"] not in ("exited", "created", "dead"):
+        if found is not None and found["State"]["Status"] not in ENDED:
             with engine_errors(f"container {name}"):
-                self.client.stop(name)
+                # Its own: the engine's answer comes when it has ended, and must be waited for as long.
+                self.client.stop(name, timeout=found["Config"].get("StopTimeout") or self._stop_timeout)
 
     def end_unwanted(self, wanted: Collection[str]) -> None:
         """End every revision but these."""
         for revision, listed in server_containers(self.client, self.service.name).items():
-            if revision not in wanted and listed["State"] not in ("exited", "created", "dead"):
+            if revision not in wanted and listed["State"] not in ENDED:
                 self.end(revision)
 
     def prune(self, kept: Collection[str]) -> list[str]:
@@ -124,17 +138,41 @@ class Servers:
         return [f"container {name}", *self._remove_image(found["Config"]["Labels"].get(IMAGE, ""))]
 
     def _fits(self, found: dict[str, Any]) -> bool:
-        limits, there = self.service.limits, found["HostConfig"]
         command = self._command(found["Config"]["Labels"][REVISION])
-        wanted = (limits.memory_bytes, round(limits.cpus * 1e9), limits.pids, command)
-        return wanted == (there["Memory"], there["NanoCpus"], there["PidsLimit"], found["Config"]["Cmd"])
+        return bool(found["Config"]["Cmd"] == command and self._is_limited(found))
+
+    def _is_limited(self, found: dict[str, Any]) -> bool:
+        return all(found["HostConfig"][name] == value for name, value in self._limits.items())
+
+    @property
+    def _limits(self) -> dict[str, int]:
+        limits = self.service.limits
+        return {
+            "Memory": limits.memory_bytes,
+            "MemorySwap": limits.memory_bytes,
+            "NanoCpus": round(limits.cpus * 1e9),
+            "PidsLimit": limits.pids,
+        }
+
+    @property
+    def _stop_timeout(self) -> int:
+        return math.ceil(self.service.drain_s) + _DOCKER_GRACE_S
+
+    def _limit(self, name: str, found: dict[str, Any]) -> None:
+        """Give a container that runs the service's limits."""
+        if self._is_limited(found):
+            return
+        with engine_errors(f"limits of container {name}"):
+            # The client library's own function knows neither cpus nor processes.
+            url = self.client._url("/containers/{0}/update", name)  # noqa: SLF001
+            self.client._result(self.client._post_json(url, data=self._limits))  # noqa: SLF001
 
     def _command(self, revision: str) -> list[str]:
         return [
             *("--servable", SERVABLE_FOLDER),
             *("--host", "127.0.0.1", "--port", str(PORT)),
             *("--front", f"{STATE_FOLDER}/front.sock", "--revision", revision),
-            *("--drain-seconds", f"{self.service.drain_s:g}"),
+            *(DRAIN_OPTION, f"{self.service.drain_s:g}"),
         ]
 
     def _remove(self, container: str) -> None:

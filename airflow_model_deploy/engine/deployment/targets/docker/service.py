@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from airflow_model_deploy.engine.containers import Credentials, Engine, Limits
-from airflow_model_deploy.engine.deployment.address import url_host
+from airflow_model_deploy.engine.deployment.address import is_loopback, url_host
 from airflow_model_deploy.engine.errors import InputError
 
 PREFIX = "io.model-deploy."
@@ -16,13 +16,14 @@ SERVICE, ROLE, REVISION, IMAGE = (PREFIX + name for name in ("service", "role", 
 KIND = PREFIX + "kind"
 FRONT, SERVER = "front", "server"
 STATE_FOLDER = "/run/model-server"
+ENDED = ("exited", "created", "dead")
 SERVABLE_FOLDER = "/servable"
 PORT = 8080
+DRAIN_OPTION = "--drain-seconds"
 
 # Shorter than the engine's own bound: the revision's name comes behind it.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{1,62}")
 _IMAGE = re.compile(r"(?:\S+@)?sha256:([0-9a-f]{64})")
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _ANY = ("0.0.0.0", "::")  # noqa: S104
 
 
@@ -66,10 +67,21 @@ class Service:
     @property
     def url(self) -> str:
         """The public URL: where the engine is on another machine, by that machine's name."""
-        remote = urlsplit(self.engine.address)
-        here = remote.scheme == "unix" or remote.hostname in _LOOPBACK or not remote.hostname
-        host = url_host(self.host) if here or self.host not in _ANY else url_host(remote.hostname or "")
+        elsewhere = self._elsewhere
+        host = url_host(elsewhere if elsewhere and self.host in _ANY else self.host)
         return f"http://{host}:{self.port}"
+
+    @property
+    def only_there(self) -> bool:
+        """Whether the public address leads to this machine from here, and the engine is on another."""
+        return bool(self._elsewhere) and is_loopback(self.host)
+
+    @property
+    def _elsewhere(self) -> str:
+        """The engine's machine, where it is named and another than this one."""
+        remote = urlsplit(self.engine.address)
+        name = "" if remote.scheme == "unix" else remote.hostname or ""
+        return "" if is_loopback(name) else name
 
     def container(self, revision: str) -> str:
         """The name of a revision's container."""
@@ -112,14 +124,18 @@ def revision_of(image: str) -> str:
     return match[1][:12]
 
 
-def settings(service: Service) -> dict[str, Any]:
-    """What is written down with a decision, so that whoever knows only the name finds the same service."""
+def settings(service: Service, live: dict[str, Any] | None) -> dict[str, Any]:
+    """What is written down with a decision, so that whoever knows only the name finds the same service.
+
+    Where a revision is live, it is what its container was made with: a deployment that fails changes nothing.
+    """
+    limits, drain_s = service.limits, service.drain_s
+    if live is not None:
+        there, command = live["HostConfig"], live["Config"]["Cmd"]
+        limits = Limits(there["Memory"], there["NanoCpus"] / 1e9, there["PidsLimit"])
+        drain_s = float(command[command.index(DRAIN_OPTION) + 1])
     return {
-        "limits": {
-            "memory_bytes": service.limits.memory_bytes,
-            "cpus": service.limits.cpus,
-            "pids": service.limits.pids,
-        },
+        "limits": asdict(limits),
         "ready_timeout_seconds": service.ready_timeout_s,
-        "drain_seconds": service.drain_s,
+        "drain_seconds": drain_s,
     }

@@ -15,7 +15,7 @@ from airflow_model_deploy.engine.deployment.targets.host.life import (
 )
 from airflow_model_deploy.engine.deployment.targets.host.lookup import find_service
 from airflow_model_deploy.engine.deployment.targets.host.releases import install, prune
-from airflow_model_deploy.engine.deployment.targets.host.rollout import deploy, rollback
+from airflow_model_deploy.engine.deployment.targets.host.rollout import deploy, reach, rollback
 from airflow_model_deploy.engine.deployment.targets.host.service import Service
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "find_service",
     "install",
     "prune",
+    "reach",
     "rollback",
     "status",
     "stop",

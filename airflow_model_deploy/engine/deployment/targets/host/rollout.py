@@ -19,6 +19,7 @@ from airflow_model_deploy.engine.errors import InputError, RolloutError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from airflow_model_deploy.engine.deployment.check import Check
@@ -46,8 +47,16 @@ def deploy(
         return put(HostPlace(service), revision, check, log)
 
 
-def rollback(service: Service, *, check: Check, log: Callable[[str], None] = silent) -> Deployment:
+def rollback(
+    service: Service, *, check: Check, log: Callable[[str], None] = silent, attempt: str | None = None
+) -> Deployment:
     """Put the previous revision back into service if it is healthy; the replaced one becomes the previous.
+
+    Args:
+        service: the service.
+        check: judges a server's answers.
+        log: takes lines.
+        attempt: names this rollback: made again under the same name, it only checks what it made live.
 
     Raises:
         RolloutError: there is no previous revision, or it did not start or was found wrong.
@@ -55,7 +64,13 @@ def rollback(service: Service, *, check: Check, log: Callable[[str], None] = sil
     """
     with one_writer(service):
         _refuse_other_address(service)
-        return go_back(HostPlace(service), check, log)
+        return go_back(HostPlace(service), check, log, attempt)
+
+
+@contextlib.contextmanager
+def reach(service: Service) -> Iterator[str]:
+    """Give the base URL at which this process reaches the service's public side: here, the public URL."""
+    yield service.url
 
 
 def _refuse_other_address(service: Service) -> None:
@@ -122,10 +137,10 @@ class HostPlace:
             lambda status: _serves_alone(status, live),
         )
 
-    @contextlib.contextmanager
-    def public(self) -> Iterator[str]:
+    def public(self, desired: Desired) -> AbstractContextManager[str]:
         """Give the public URL."""
-        yield self.service.url
+        del desired
+        return reach(self.service)
 
     def wait_gone(self, desired: Desired, revision: str) -> None:
         """Wait until the revision's process has ended."""

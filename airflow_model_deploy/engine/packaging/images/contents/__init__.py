@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from airflow_model_deploy.engine.packaging.images.contents.cache import package_cache
 from airflow_model_deploy.engine.packaging.images.contents.engine_images import driver_spec, worker_spec
 from airflow_model_deploy.engine.packaging.images.contents.model import model_spec
 from airflow_model_deploy.engine.packaging.images.contents.runtime import runtime_spec
+from airflow_model_deploy.engine.packaging.images.contents.target import default_base
 
-__all__ = ["driver_spec", "model_spec", "runtime_spec", "worker_spec"]
+__all__ = [
+    "default_base",
+    "driver_spec",
+    "model_spec",
+    "package_cache",
+    "runtime_spec",
+    "worker_spec",
+]

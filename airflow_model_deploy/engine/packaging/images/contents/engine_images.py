@@ -8,13 +8,13 @@ from airflow_model_deploy.engine.packaging.images.contents.packages import gathe
 from airflow_model_deploy.engine.packaging.images.contents.pins import canonical, closure, extra, own_version
 from airflow_model_deploy.engine.packaging.images.contents.runtime import (
     ENVIRONMENT,
-    PYTHON_LABEL,
     TITLE_LABEL,
     USER_AND_GROUP,
     VERSION_LABEL,
 )
 from airflow_model_deploy.engine.packaging.images.contents.sources import engine_source, folder_files
 from airflow_model_deploy.engine.packaging.images.contents.target import target as target_of
+from airflow_model_deploy.engine.packaging.images.foundation import ARCHITECTURE_LABEL, PYTHON_LABEL
 from airflow_model_deploy.engine.packaging.images.spec import ImageSpec, Layer, Settings
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def _spec(kind: str, base: str, scratch: Path, names: Sequence[str], target: Tar
                 TITLE_LABEL: f"model-deploy-{kind}",
                 VERSION_LABEL: own_version(),
                 PYTHON_LABEL: target.python,
+                ARCHITECTURE_LABEL: target.architecture,
             },
         ),
         kind=kind,

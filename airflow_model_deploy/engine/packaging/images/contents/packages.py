@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from airflow_model_deploy.engine.artifacts import digest_of
 from airflow_model_deploy.engine.errors import InputError, UnavailableError
 from airflow_model_deploy.engine.packaging.images.contents.bytecode import compile_folder
+from airflow_model_deploy.engine.packaging.images.contents.cache import finishing, is_whole
 from airflow_model_deploy.engine.packaging.images.contents.trimming import TRIMS, trim
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_model_deploy.engine.packaging.images.contents.target import Target
     from airflow_model_deploy.engine.packaging.images.contents.trimming import Trim
 
+_RECIPE = 1  # raised when the same pins and trims give another folder
 _LINES_SHOWN = 6
 _SECRET_IN_URL = re.compile(r"(?<=://)[^/\s@]+@")
 # What pip says when a later try may succeed.
@@ -58,7 +59,8 @@ def gather(
 ) -> Gathered:
     """Install exact versions into a folder below `scratch`, trim and compile them.
 
-    A folder that an earlier call has finished there is used again: a retry downloads nothing.
+    A folder that an earlier call has finished there is used again, if it is still what it was: a retry downloads
+    nothing.
 
     Args:
         pins: `name==version`; nothing that they need is added.
@@ -76,6 +78,7 @@ def gather(
     everything = (*TRIMS, *trims)
     key = digest_of(
         {
+            "recipe": _RECIPE,
             "pins": wanted,
             "target": [target.python, target.architecture],
             "prefix": prefix,
@@ -84,17 +87,12 @@ def gather(
         }
     )
     folder = scratch / f"packages-{key.removeprefix('sha256:')[:16]}"
-    if not folder.is_dir():
-        scratch.mkdir(parents=True, exist_ok=True)
-        partial = scratch / f".{folder.name}.{os.getpid()}"
-        try:
+    if not is_whole(folder):
+        with finishing(folder) as partial:
             (install or pip_install)(wanted, target, partial)
             trim(partial, everything)
             if target.has_our_bytecode:
                 compile_folder(partial, prefix)
-            _publish(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     return Gathered(folder, wanted)
 
 
@@ -157,12 +155,3 @@ def _fail(said: str, pins: Sequence[str], target: Target) -> None:
         remedy="Let pip's settings (pip config list) name an index or folder that has them; build a wheel where "
         "there is only a source (pip wheel).",
     )
-
-
-def _publish(partial: Path, folder: Path) -> None:
-    try:
-        partial.rename(folder)
-    except OSError:
-        # Another process has finished the same folder meanwhile: the bytes are the same.
-        if not folder.is_dir():
-            raise

@@ -14,6 +14,7 @@ from airflow_model_deploy.engine.packaging.images.contents.sources import (
 )
 from airflow_model_deploy.engine.packaging.images.contents.target import target as target_of
 from airflow_model_deploy.engine.packaging.images.contents.trimming import SERVER_TRIMS
+from airflow_model_deploy.engine.packaging.images.foundation import ARCHITECTURE_LABEL, PYTHON_LABEL
 from airflow_model_deploy.engine.packaging.images.spec import Folder, Healthcheck, ImageSpec, Layer, Settings
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ ENVIRONMENT = {
     "PYTHONDONTWRITEBYTECODE": "1",  # the file system is read-only
     "PYTHONUNBUFFERED": "1",
 }
-PYTHON_LABEL = "io.model-deploy.python"
 TITLE_LABEL, VERSION_LABEL = "org.opencontainers.image.title", "org.opencontainers.image.version"
 # uvicorn's front page imports its command line. h11 it imports only where httptools is missing.
 _NEEDED_BY_THOSE = ("click",)
@@ -73,6 +73,7 @@ def runtime_spec(
                 TITLE_LABEL: "model-server",
                 VERSION_LABEL: own_version(),
                 PYTHON_LABEL: target.python,
+                ARCHITECTURE_LABEL: target.architecture,
             },
             ports=(f"{PORT}/tcp",),
             healthcheck=Healthcheck(

@@ -81,5 +81,10 @@ def target(python: str | None = None, architecture: str | None = None) -> Target
     return Target(python or _minor(), architecture or _ARCHITECTURES.get(machine, machine))
 
 
+def default_base() -> str:
+    """A base with this interpreter's Python, which is what packages are gathered for unless said otherwise."""
+    return f"python:{_minor()}-slim"
+
+
 def _minor() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
