@@ -78,8 +78,8 @@ def get_provider_info() -> dict[str, Any]:
                         "default": "",
                     },
                     "base_image": {
-                        "description": "Image with Python below the server. Empty: python:<version>-slim, of the Python that runs the"
-                        " step.",
+                        "description": "Image with Python below the server. Empty: python:<version>-slim, of the"
+                        " Python that runs the step.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "registry.example:5000/python:3.11-slim",

@@ -46,7 +46,12 @@ def test_everything_that_is_announced_can_be_imported():
         module, _, name = path.rpartition(".")
         assert getattr(importlib.import_module(module), name)
     on_disk = {path.stem for path in (REPOSITORY / "airflow_model_deploy" / "operators").glob("*.py")}
-    assert {name.rpartition(".")[2] for name in modules} == on_disk - {"__init__", "base", "engines", "execution"}
+    assert {name.rpartition(".")[2] for name in modules} == on_disk - {
+        "__init__",
+        "base",
+        "engines",
+        "execution",
+    }
 
 
 def test_every_public_name_loads_and_an_unknown_one_is_refused():

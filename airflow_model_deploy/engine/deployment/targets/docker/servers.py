@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.engine.containers import engine_errors, find_image, host_config
+from airflow_model_deploy.engine.containers import engine_errors, find_image, host_config, require_limits
 from airflow_model_deploy.engine.deployment.targets.docker.objects import (
     find_container,
     running,
@@ -23,7 +23,7 @@ from airflow_model_deploy.engine.deployment.targets.docker.service import (
     STATE_FOLDER,
     Service,
 )
-from airflow_model_deploy.engine.errors import RolloutError
+from airflow_model_deploy.engine.errors import InputError, RolloutError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -46,7 +46,7 @@ class Servers:
             What is other than the service asks for and stays so; None if nothing is.
 
         Raises:
-            InputError: something else has its name.
+            InputError: something else has its name, or the engine drops the limits.
             UnavailableError: the engine can't give a container that runs these limits now.
         """
         name = self.service.container(revision)
@@ -61,7 +61,7 @@ class Servers:
                 return f"container {name} keeps the options that it was started with" if kept else None
             self._remove(found["Id"])
         with engine_errors(f"container {name}"):
-            self.client.create_container(
+            made = self.client.create_container(
                 image,
                 name=name,
                 command=self._command(revision),
@@ -74,6 +74,12 @@ class Servers:
                     network="none",
                 ),
             )
+            inspected = self.client.inspect_container(made["Id"])
+        try:
+            require_limits(inspected, self.service.limits, made.get("Warnings"))
+        except InputError:
+            self._remove(made["Id"])
+            raise
         return None
 
     def start(self, revision: str, *, lasting: bool) -> None:
