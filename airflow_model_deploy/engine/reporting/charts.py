@@ -48,7 +48,8 @@ def draw_stages(report: dict[str, Any]) -> tuple[Chart, ...]:
 
 
 def _size(stages: Stages) -> Chart | None:
-    rows = _with(stages, "size_bytes")
+    # An image has a whole system below the model: beside it, no other bar would be seen.
+    rows = [row for row in _with(stages, "size_bytes") if row["size_of"] != "image"]
     if not rows:
         return None
     texts = [

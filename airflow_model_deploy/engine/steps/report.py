@@ -118,7 +118,7 @@ def _stage(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "digest": digest,
         "parent": parent if parent != digest else None,  # a stage may pass on what it was given
         "size_bytes": size,
-        "size_of": None if size is None else "release" if "bundle_bytes" in metrics else "model",
+        "size_of": None if size is None else _size_of(metrics),
         "metric": metrics.get("metric"),
         "quality": metrics.get("quality"),
         "quality_ci": metrics.get("quality_ci"),
@@ -128,6 +128,12 @@ def _stage(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
         "duration_s": result["duration_s"],
         "cached": result["cached"],
     }
+
+
+def _size_of(metrics: Mapping[str, Any]) -> str:
+    if "image" in metrics:
+        return "image"
+    return "release" if "bundle_bytes" in metrics else "model"
 
 
 def _size(result: Mapping[str, Any]) -> int | None:
