@@ -72,10 +72,10 @@ def build_report(
 
     Args:
         stages: in order, each with its `stage` (name) and any of digest, parent (digests), size_bytes, size_of
-            ("model", "release" with what travels along, or "image" with its base), compressed_bytes (by zlib), metric
-            (where it is not the report's), quality, quality_ci ([low, high]), latency_ms, latency_of ("model": CPU time of
-            the model alone; "request": to its server and back), zero_fraction (of the weights, 0 to 1),
-            zeros_before and zeros_after (counted around the stage), duration_s, cached.
+            ("model", "release" with what travels along, or "image" with its base), compressed_bytes (by zlib),
+            metric (where it is not the report's), quality, quality_ci ([low, high]), latency_ms, latency_of
+            ("model": CPU time of the model alone; "request": to its server and back), zero_fraction (of the
+            weights, 0 to 1), zeros_before and zeros_after (counted around the stage), duration_s, cached.
         compression: size_ratio and speedup (before / after), baseline_quality, quality, quality_ci, drop (how much
             worse, in the unit of the gates) and drop_ci, cosine and agreement (with the original's answers); and
             `before` and `after`: size_bytes, compressed_bytes, throughput_per_s (samples per CPU second), cpu_ms (a
