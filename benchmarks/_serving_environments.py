@@ -6,13 +6,10 @@ They keep to no constraints of ours: MLServer wants an older Starlette than anyo
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
-from benchmarks._environments import FOLDER
-from benchmarks._steps import say
+from benchmarks._environments import venv
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,17 +39,7 @@ _TOLD = ("onnxruntime", "numpy", "pydantic", "starlette", "uvicorn", "uvloop", "
 
 def interpreter(peer: str) -> Path:
     """The interpreter of a peer's venv, which is made at the first call."""
-    folder = FOLDER / f"venv-{peer}"
-    python, mark = folder / "bin" / "python", folder / ".installed"
-    wanted = "\n".join(REQUIREMENTS[peer])
-    if not mark.is_file() or mark.read_text(encoding="utf-8") != wanted:
-        say(f"making the venv of {peer}")
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-        command = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
-        subprocess.run([*command, *REQUIREMENTS[peer]], check=True, stdout=sys.stderr)
-        mark.write_text(wanted, encoding="utf-8")
-    return python
+    return venv(peer, REQUIREMENTS[peer], constrained=False)
 
 
 def versions(python: Path, *packages: str) -> dict[str, str]:

@@ -47,7 +47,6 @@ class Runner(ABC):
     def wait(self) -> StepResult:
         """Wait for the end, passing on the step's log, and return its result, failed ones included."""
 
-    @abstractmethod
     def resume(
         self,
         handle: Mapping[str, Any],
@@ -56,7 +55,10 @@ class Runner(ABC):
         store_options: Mapping[str, Any] | None = None,
         connections: Mapping[str, Any] | None = None,
     ) -> StepResult:
-        """Find a started run again and wait for it."""
+        """Find a started run again and wait for it; here, start anew: the run has ended with its task."""
+        del handle
+        self.start(request, store_options=store_options, connections=connections)
+        return self.wait()
 
     @abstractmethod
     def cancel(self) -> None:

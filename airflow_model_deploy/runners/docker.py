@@ -115,19 +115,6 @@ class DockerRunner(Runner):
             request, self._ending(code, last, out_of_memory), permanent=code in PERMANENT_EXITS
         )
 
-    def resume(
-        self,
-        handle: Mapping[str, Any],
-        request: StepRequest,
-        *,
-        store_options: Mapping[str, Any] | None = None,
-        connections: Mapping[str, Any] | None = None,
-    ) -> StepResult:
-        """Start anew: a container never outlives its task."""
-        del handle
-        self.start(request, store_options=store_options, connections=connections)
-        return self.wait()
-
     def cancel(self) -> None:
         """End the container and everything in it; also while `wait` runs."""
         from airflow_model_deploy.engine.containers import connect, engine_errors

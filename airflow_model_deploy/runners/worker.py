@@ -100,19 +100,6 @@ class WorkerRunner(Runner):
             request, message, permanent=code in PERMANENT_EXITS
         )
 
-    def resume(
-        self,
-        handle: Mapping[str, Any],
-        request: StepRequest,
-        *,
-        store_options: Mapping[str, Any] | None = None,
-        connections: Mapping[str, Any] | None = None,
-    ) -> StepResult:
-        """Start anew: a subprocess never outlives its task."""
-        del handle
-        self.start(request, store_options=store_options, connections=connections)
-        return self.wait()
-
     def cancel(self) -> None:
         """End the step and everything it started, in less than five seconds; also while `wait` runs."""
         if self._child is not None:

@@ -6,25 +6,26 @@ Fails closed: whatever keeps the answer from being known is a refusal.
 from __future__ import annotations
 
 import os
-import statistics
 from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.errors import GateError, InputError
 from airflow_model_deploy.engine.packaging.gates import (
     REMEDY,
+    blessed,
     measure_latencies,
     require_latency,
     require_match,
     require_memory,
 )
 from airflow_model_deploy.engine.packaging.host_release import verify_bundle
-from airflow_model_deploy.engine.packaging.release import Blessing
 from airflow_model_deploy.engine.packaging.servable import read_servable
 from airflow_model_deploy.engine.probing import Client, ProbeError, ask, load_golden, serve
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from airflow_model_deploy.engine.packaging.release import Blessing
 
 
 def bless(
@@ -78,14 +79,4 @@ def bless(
     require_latency(latencies, latency_ms, latency_share, what)
     if verify_bundle(bundle) != digest:  # serving must leave the bundle as it was
         raise GateError(f"bundle {bundle} was changed while it was asked", wanted=digest, remedy=REMEDY)
-    original = comparison.parts[0]
-    return Blessing(
-        passed=True,
-        golden_matched=comparison.matched,
-        golden_total=comparison.total,
-        max_abs_error=original.max_abs_error,
-        bundle_digest=digest,
-        tolerance=original.tolerance,
-        peak_memory_bytes=peak,
-        latency_ms=statistics.median(latencies),
-    )
+    return blessed(comparison, digest, peak, latencies)

@@ -17,12 +17,12 @@ from airflow_model_deploy.engine.errors import GateError, InputError, Unavailabl
 from airflow_model_deploy.engine.packaging.blessing_container import BlessingContainer
 from airflow_model_deploy.engine.packaging.gates import (
     REMEDY,
+    blessed,
     measure_latencies,
     require_latency,
     require_match,
     require_memory,
 )
-from airflow_model_deploy.engine.packaging.release import Blessing
 from airflow_model_deploy.engine.packaging.servable import read_servable
 from airflow_model_deploy.engine.probing import Client, ProbeError, ask, load_golden
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from docker import APIClient
 
     from airflow_model_deploy.engine.containers import Credentials, Engine, Limits
+    from airflow_model_deploy.engine.packaging.release import Blessing
     from airflow_model_deploy.engine.packaging.servable import Servable
     from airflow_model_deploy.engine.probing import Comparison, GoldenSet
 
@@ -108,17 +109,7 @@ def bless_image(
     )
     require_memory(peak, memory_limit_bytes, f"image {image}")
     require_latency(latencies, latency_ms, latency_share, f"image {image}")
-    original = comparison.parts[0]
-    return Blessing(
-        passed=True,
-        golden_matched=comparison.matched,
-        golden_total=comparison.total,
-        max_abs_error=original.max_abs_error,
-        bundle_digest=digest,
-        tolerance=original.tolerance,
-        peak_memory_bytes=peak,
-        latency_ms=statistics.median(latencies),
-    )
+    return blessed(comparison, digest, peak, latencies)
 
 
 def _digest_of(image: str) -> str:

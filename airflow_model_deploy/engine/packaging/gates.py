@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.errors import GateError
+from airflow_model_deploy.engine.packaging.release import Blessing
 
 if TYPE_CHECKING:
     from airflow_model_deploy.engine.probing import Client, Comparison, GoldenSet
@@ -62,3 +63,25 @@ def require_latency(latencies: list[float], bound_ms: float | None, share: float
             wanted=f"{share:.1%}",
             remedy="Raise the objective, compress the model further, or give it more threads",
         )
+
+
+def blessed(comparison: Comparison, digest: str, peak: int, latencies: list[float]) -> Blessing:
+    """Return the blessing of what kept all of these.
+
+    Args:
+        comparison: of the golden requests, all matched.
+        digest: of the very bundle or image that answered.
+        peak: bytes of the server's memory.
+        latencies: milliseconds of single requests.
+    """
+    original = comparison.parts[0]
+    return Blessing(
+        passed=True,
+        golden_matched=comparison.matched,
+        golden_total=comparison.total,
+        max_abs_error=original.max_abs_error,
+        bundle_digest=digest,
+        tolerance=original.tolerance,
+        peak_memory_bytes=peak,
+        latency_ms=statistics.median(latencies),
+    )
