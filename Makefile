@@ -8,6 +8,7 @@ INSTALLED := $(VENV)/.installed
 TARGET ?= host
 REGISTRY ?= $(TESTBED_REGISTRY)
 PORT ?= 8080
+PYTEST_WORKERS ?= 2
 
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
@@ -32,8 +33,8 @@ demo: install ## train a model and take it to a running, watched service (TARGET
 airflow: install ## start Airflow's UI with the reference Dag on PORT (8080)
 	@$(BIN)/python tools/demo.py --ui --port '$(PORT)'
 
-test: install ## run the tests
-	@$(BIN)/python -m pytest -m 'not slow'
+test: install ## run the tests (PYTEST_WORKERS=2 processes)
+	@$(BIN)/python -m pytest -m 'not slow' -n '$(PYTEST_WORKERS)' --dist loadgroup --no-loadscope-reorder
 
 test-slow: install ## run the slow tests
 	@$(BIN)/python -m pytest -m slow

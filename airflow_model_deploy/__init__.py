@@ -18,7 +18,10 @@ if TYPE_CHECKING:
         DockerConfig,
         GateConfig,
         ImageConfig,
+        KubernetesConfig,
         ModelCode,
+        PodConfig,
+        RolloutConfig,
         RunConfig,
         ServiceConfig,
         UserFunction,
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from airflow_model_deploy.operators.rollout import RolloutOperator
     from airflow_model_deploy.operators.train import TrainModelOperator
     from airflow_model_deploy.pipeline import model_deploy_pipeline
+    from airflow_model_deploy.sensors.model_service import ModelServiceSensor
 
 __version__ = "0.1.0"
 
@@ -58,13 +62,17 @@ __all__ = [
     "GateConfig",
     "ImageConfig",
     "IngestModelOperator",
+    "KubernetesConfig",
     "ModelCode",
+    "ModelServiceSensor",
     "MonitorReleaseOperator",
     "OptimizeModelOperator",
+    "PodConfig",
     "PrepareReleaseOperator",
     "PruneModelOperator",
     "QuantizeModelOperator",
     "RollbackOperator",
+    "RolloutConfig",
     "RolloutOperator",
     "RunConfig",
     "ServiceConfig",
@@ -89,13 +97,17 @@ _HOMES = {
     "GateConfig": "config",
     "ImageConfig": "config",
     "IngestModelOperator": "operators.ingest",
+    "KubernetesConfig": "config",
     "ModelCode": "config",
+    "ModelServiceSensor": "sensors.model_service",
     "MonitorReleaseOperator": "operators.monitor",
     "OptimizeModelOperator": "operators.optimize",
+    "PodConfig": "config",
     "PrepareReleaseOperator": "operators.prepare",
     "PruneModelOperator": "operators.prune",
     "QuantizeModelOperator": "operators.quantize",
     "RollbackOperator": "operators.rollback",
+    "RolloutConfig": "config",
     "RolloutOperator": "operators.rollout",
     "RunConfig": "config",
     "ServiceConfig": "config",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from airflow_model_deploy.engine.models import DataSource, UserFunction
 
@@ -15,7 +16,10 @@ __all__ = [
     "DockerConfig",
     "GateConfig",
     "ImageConfig",
+    "KubernetesConfig",
     "ModelCode",
+    "PodConfig",
+    "RolloutConfig",
     "RunConfig",
     "ServiceConfig",
     "UserFunction",
@@ -195,19 +199,113 @@ class ImageConfig:
 
 
 @dataclass(frozen=True)
+class RolloutConfig:
+    """How a release takes over the traffic in a cluster, and when it gives it back. All templated.
+
+    Args:
+        strategy: "blue-green" switches all at once, "canary" by rising shares of the traffic, "rolling" pod by pod
+            without a second full set of pods.
+        weights: a canary's shares of the traffic, rising, none above 0.5.
+        bake_s: how long each share, and the whole after the switch, is watched.
+        hold_s: how much longer an undecided verdict is waited for before the way back.
+        interval_s: between two looks.
+        alpha: probability of sending a good revision back by chance, over all looks together.
+        metrics: where the counts come from: "servers" themselves, or a "prometheus" that scrapes them.
+        prometheus_url: of its HTTP API, as the cluster reaches it; no credentials.
+        max_surge: pods above `replicas` while rolling.
+        max_unavailable: pods below `replicas` while rolling.
+        ready_timeout_s: for the pods of a revision to be ready; None: by the model's size.
+    """
+
+    strategy: str = "blue-green"
+    weights: tuple[float | str, ...] = (0.1, 0.5)
+    bake_s: float | str = 60.0
+    hold_s: float | str = 300.0
+    interval_s: float | str = 5.0
+    alpha: float | str = 0.01
+    metrics: str = "servers"
+    prometheus_url: str | None = None
+    max_surge: int | str = 1
+    max_unavailable: int | str = 0
+    ready_timeout_s: float | str | None = None
+
+
+@dataclass(frozen=True)
+class KubernetesConfig:
+    """A namespace of a Kubernetes cluster, and how the service runs in it. All templated.
+
+    Args:
+        namespace: of service and driver; None: the connection's, else the worker's own, else "default".
+        conn_id: Airflow connection of type kubernetes; None: the setting [model_deploy] kubernetes_conn_id, or
+            kubernetes_default.
+        driver_image: runs the rollout in the cluster, best by digest (`model-deploy image driver` makes one); None:
+            the setting [model_deploy] driver_image.
+        service_account: of the driver's pod.
+        deferrable: waits without a worker's slot; None: Airflow's setting [operators] default_deferrable.
+        replicas: copies of the server; where the number is scaled automatically, how many it begins with.
+        exposure: "ClusterIP", "NodePort" or "LoadBalancer".
+        port: the Service's.
+        node_port: 30000 to 32767; None: the cluster chooses.
+        service_annotations: of the Service, such as a cloud's settings of its load balancer.
+        min_replicas: the least that an autoscaler may leave; None: `replicas`.
+        max_replicas: the most; None: no autoscaler.
+        cpu_target_percent: of the CPU request, which an autoscaler aims at.
+        gpus: whole devices of a pod.
+        gpu_resource: the device plugin's name for them.
+        node_selector: labels that a node must have.
+        tolerations: of taints, as the API writes them.
+        affinity: as the API writes it.
+        topology_key: node label over whose values the pods are spread; None: not spread.
+        image_pull_secrets: names of Secrets in the namespace; for the driver's image, too.
+        ingress_from: NetworkPolicy peers that may send requests; empty: everybody. Name what collects metrics, too.
+        priority_class: name of a PriorityClass.
+        cpu_limit: also bound the CPU by its request.
+        drain_s: how long a server that ends may take to answer what it accepted.
+        rollout: the way from one revision to the next.
+    """
+
+    namespace: str | None = None
+    conn_id: str | None = None
+    driver_image: str | None = None
+    service_account: str = "model-deploy-driver"
+    deferrable: bool | str | None = None
+    replicas: int | str = 2
+    exposure: str = "ClusterIP"
+    port: int | str = 80
+    node_port: int | str | None = None
+    service_annotations: dict[str, str] = field(default_factory=dict)
+    min_replicas: int | str | None = None
+    max_replicas: int | str | None = None
+    cpu_target_percent: int | str = 80
+    gpus: int | str = 0
+    gpu_resource: str = "nvidia.com/gpu"
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[dict[str, Any], ...] = ()
+    affinity: dict[str, Any] | None = None
+    topology_key: str | None = "kubernetes.io/hostname"
+    image_pull_secrets: tuple[str, ...] = ()
+    ingress_from: tuple[dict[str, Any], ...] = ()
+    priority_class: str | None = None
+    cpu_limit: bool | str = False
+    drain_s: float | str = 10.0
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
+
+
+@dataclass(frozen=True)
 class ServiceConfig:
     """Where the release runs, and what it owes its callers. All templated.
 
     Args:
-        target: "host" or "docker".
+        target: "host", "docker" or "kubernetes".
         root: folder of the host's services; None: the setting [model_deploy] host_root.
         host: the address to listen on.
         port: the port to listen on.
         latency_ms: a request's bound, kept by `latency_share` of them.
         memory_headroom: the memory limit over the peak that the test measured; None: 1.5.
         window_s: how long monitoring watches.
-        image: how the image is built, for target "docker".
-        docker: the engine that builds, blesses and runs it.
+        image: how the image is built, for targets "docker" and "kubernetes"; a cluster needs its registry.
+        docker: the engine that builds and blesses it, and with target "docker" runs it.
+        kubernetes: the cluster's namespace, and how the service runs there.
     """
 
     target: str = "host"
@@ -221,6 +319,7 @@ class ServiceConfig:
     window_s: float | str = 10.0
     image: ImageConfig = field(default_factory=ImageConfig)
     docker: DockerConfig = field(default_factory=DockerConfig)
+    kubernetes: KubernetesConfig = field(default_factory=KubernetesConfig)
 
 
 @dataclass(frozen=True)
@@ -251,6 +350,47 @@ class ContainerConfig:
 
 
 @dataclass(frozen=True)
+class PodConfig:
+    """A pod in which a step runs, instead of a subprocess of the worker. All templated.
+
+    Args:
+        image: a worker image, best by digest (`model-deploy image worker` makes one; the package that reads the store
+            must be in it, such as s3fs); None: the setting [model_deploy] worker_image.
+        namespace: None: the connection's, else the worker's own, else "default".
+        conn_id: Airflow connection of type kubernetes; None: the setting [model_deploy] kubernetes_conn_id, or
+            kubernetes_default.
+        cpus: requested; numeric libraries start as many threads.
+        memory_bytes: requested, and the limit; None: no limit.
+        scratch_bytes: the limit of its temporary folder, where inputs and results of a step lie meanwhile.
+        gpus: whole devices.
+        gpu_resource: the device plugin's name for them.
+        node_selector: labels that the node must have.
+        tolerations: of taints, as the API writes them.
+        service_account: such as one to which a cloud grants access to the store; None: the namespace's default.
+        image_pull_secrets: names of Secrets in the namespace.
+        startup_timeout_s: for the node to be found and, once more, for the image to be pulled.
+        deferrable: waits without a worker's slot; None: Airflow's setting [operators] default_deferrable.
+        environment: variables that the step sees. No secrets: a cluster shows them to whoever may look at a pod.
+    """
+
+    image: str | None = None
+    namespace: str | None = None
+    conn_id: str | None = None
+    cpus: float | str | None = None
+    memory_bytes: int | str | None = None
+    scratch_bytes: int | str = 16 << 30
+    gpus: int | str = 0
+    gpu_resource: str = "nvidia.com/gpu"
+    node_selector: dict[str, str] = field(default_factory=dict)
+    tolerations: tuple[dict[str, Any], ...] = ()
+    service_account: str | None = None
+    image_pull_secrets: tuple[str, ...] = ()
+    startup_timeout_s: float | str = 600.0
+    deferrable: bool | str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """Where the steps run and keep what they make. All templated.
 
@@ -260,9 +400,14 @@ class RunConfig:
         threads: threads to train and to recover with; None: 1. Another number may give other bits.
         container: runs the computing steps, train to prepare, in containers; None: on the worker. Packaging, rollout
             and monitoring stay on the worker: they are what talks to engines and registries.
+        pod: runs them in pods of a cluster; not together with `container`.
+        store_conn_id: Airflow connection with the store's credentials and endpoint; None: the setting
+            [model_deploy] store_conn_id, and without one what the machine itself has.
     """
 
     store: str | None = None
     python: str | None = None
     threads: int | str | None = None
     container: ContainerConfig | None = None
+    pod: PodConfig | None = None
+    store_conn_id: str | None = None

@@ -77,8 +77,8 @@ def model_deploy_pipeline(
     """
     compression, gates = compression or CompressionConfig(), gates or GateConfig()
     service, run = service or ServiceConfig(), run or RunConfig()
-    common: dict[str, Any] = {"store": run.store, "python": run.python}
-    computing: dict[str, Any] = {**common, "container": run.container}
+    common: dict[str, Any] = {"store": run.store, "store_conn_id": run.store_conn_id, "python": run.python}
+    computing: dict[str, Any] = {**common, "container": run.container, "pod": run.pod}
     coded: dict[str, Any] = {**computing, "code": code, "name": name}
 
     def outlet(stage: str) -> list[Asset]:
@@ -134,6 +134,7 @@ def model_deploy_pipeline(
             latency_share=service.latency_share,
             max_error_share=service.max_error_share,
             memory_headroom=service.memory_headroom,
+            kubernetes=service.kubernetes,
             **computing,
         )
         package = BuildImageOperator(
@@ -154,6 +155,7 @@ def model_deploy_pipeline(
             host=service.host,
             port=service.port,
             docker=service.docker,
+            kubernetes=service.kubernetes,
             outlets=outlet("deployed"),
             **common,
         )
@@ -163,6 +165,7 @@ def model_deploy_pipeline(
             target=service.target,
             root=service.root,
             docker=service.docker,
+            kubernetes=service.kubernetes,
             window_s=service.window_s,
             **common,
         )

@@ -42,7 +42,22 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [f"airflow_model_deploy.operators.{name}" for name in _MODULES],
             }
         ],
-        "extra-links": ["airflow_model_deploy.links.ServiceLink"],
+        "sensors": [
+            {
+                "integration-name": "Model Deploy",
+                "python-modules": ["airflow_model_deploy.sensors.model_service"],
+            }
+        ],
+        "triggers": [
+            {
+                "integration-name": "Model Deploy",
+                "python-modules": ["airflow_model_deploy.triggers.driver_pod"],
+            }
+        ],
+        "extra-links": [
+            "airflow_model_deploy.links.DeploymentLink",
+            "airflow_model_deploy.links.ServiceLink",
+        ],
         "config": {
             "model_deploy": {
                 "description": "Where models and services live unless a Dag says otherwise.",
@@ -52,6 +67,14 @@ def get_provider_info() -> dict[str, Any]:
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "file:///srv/model-deploy/store",
+                        "default": "",
+                    },
+                    "store_conn_id": {
+                        "description": "Connection of type aws or generic with the credentials and the endpoint of"
+                        " a store at s3://. Empty: what the machine itself has.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "models_store",
                         "default": "",
                     },
                     "host_root": {
@@ -93,8 +116,31 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "docker_default",
                         "default": "",
                     },
+                    "kubernetes_conn_id": {
+                        "description": "Connection of type kubernetes by which a cluster is reached. Empty:"
+                        " kubernetes_default.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "models_cluster",
+                        "default": "",
+                    },
+                    "driver_image": {
+                        "description": "Image of the pod that moves a service's traffic in a cluster. Empty: none.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "registry.example:5000/driver@sha256:...",
+                        "default": "",
+                    },
+                    "deployment_url": {
+                        "description": "Where a person looks at a service's objects, for the link Deployment;"
+                        " {namespace} and {name} are replaced. Empty: no link.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "https://cluster.example/namespaces/{namespace}/services/{name}",
+                        "default": "",
+                    },
                     "worker_image": {
-                        "description": "Image in which steps run where a container is asked for. Empty: none.",
+                        "description": "Image in which steps run where a container or a pod is asked for. Empty: none.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "registry.example:5000/worker@sha256:...",

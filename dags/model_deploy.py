@@ -16,7 +16,9 @@ from airflow_model_deploy import (
     CompressionConfig,
     DataSource,
     GateConfig,
+    KubernetesConfig,
     ModelCode,
+    RolloutConfig,
     ServiceConfig,
     UserFunction,
     model_deploy_pipeline,
@@ -161,14 +163,15 @@ PARAMS = {
     "target": Param(
         "host",
         type="string",
-        enum=["host", "docker"],
+        enum=["host", "docker", "kubernetes"],
         values_display={
             "host": "the worker's own machine, as processes",
             "docker": "a Docker engine, as containers",
+            "kubernetes": "a Kubernetes cluster, as pods behind a Service",
         },
         title="Target",
-        description="Where the service runs. With 'docker' an image is built, and pushed where [model_deploy] registry"
-        " names a registry.",
+        description="Where the service runs. For 'docker' and 'kubernetes' an image is built, and pushed where"
+        " [model_deploy] registry names a registry; a cluster needs one.",
         section="Service",
     ),
     "port": Param(
@@ -177,7 +180,7 @@ PARAMS = {
         minimum=1024,
         maximum=65535,
         title="Port",
-        description="Where the service listens, on 127.0.0.1.",
+        description="Where the service listens, on 127.0.0.1. In a cluster the Service has port 80.",
         section="Service",
     ),
     "monitor_seconds": Param(
@@ -188,6 +191,46 @@ PARAMS = {
         title="Watch for (s)",
         description="How long the new service is watched before the verdict.",
         section="Service",
+    ),
+    "namespace": Param(
+        None,
+        type=["null", "string"],
+        pattern="^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)?$",
+        title="Namespace",
+        description="Where service and driver run. Empty: the namespace of the connection to the cluster.",
+        section="Kubernetes",
+    ),
+    "strategy": Param(
+        "blue-green",
+        type="string",
+        enum=["blue-green", "canary", "rolling"],
+        values_display={
+            "blue-green": "a full second set, then all requests at once",
+            "canary": "a tenth of the requests, then half, then all",
+            "rolling": "pod by pod, where a second set doesn't fit",
+        },
+        title="Strategy",
+        description="How the new revision takes over. Whichever it is: if it does worse, the old one gets all requests"
+        " back.",
+        section="Kubernetes",
+    ),
+    "replicas": Param(
+        2,
+        type="integer",
+        minimum=1,
+        maximum=1000,
+        title="Replicas",
+        description="Copies of the server. Two survive the loss of a node.",
+        section="Kubernetes",
+    ),
+    "bake_seconds": Param(
+        60,
+        type="integer",
+        minimum=0,
+        maximum=86400,
+        title="Bake for (s)",
+        description="How long each share of the requests, and the whole after the switch, is watched.",
+        section="Kubernetes",
     ),
 }
 
@@ -229,6 +272,11 @@ with DAG(
             port="{{ params.port }}",
             latency_ms="{{ params.max_latency_ms }}",
             window_s="{{ params.monitor_seconds }}",
+            kubernetes=KubernetesConfig(
+                namespace="{{ params.namespace }}",
+                replicas="{{ params.replicas }}",
+                rollout=RolloutConfig(strategy="{{ params.strategy }}", bake_s="{{ params.bake_seconds }}"),
+            ),
         ),
         asset="model-deploy",
         group_id=None,  # the graph shows the ten tasks

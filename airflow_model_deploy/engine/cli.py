@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.engine import cli_images
+from airflow_model_deploy.engine import cli_images, cli_services
 from airflow_model_deploy.engine.errors import InputError, ModelDeployError
 from airflow_model_deploy.engine.steps import (
     STEP_NAMES,
@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
 # 1 is what Python ends with after an error that nobody foresaw: it may pass, so it says nothing for good.
 EXIT_FAILED, EXIT_USAGE, EXIT_TRANSIENT = 3, 2, 75
+_NOISY = (
+    "httpx",
+    "httpcore",
+    "onnxscript",
+    "onnx_ir",
+    "torch.onnx",
+    "matplotlib",
+    "botocore",
+    "aiobotocore",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     arguments = _parser().parse_args(argv)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(levelname)s %(message)s")
-    for noisy in ("httpx", "httpcore", "onnxscript", "onnx_ir", "torch.onnx", "matplotlib"):
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         code: int = arguments.function(arguments)
@@ -53,27 +63,44 @@ def _run(arguments: argparse.Namespace) -> int:
         from airflow_model_deploy.engine.lifeline import hold
 
         given = hold()
-    if not arguments.request and "request" not in given:
-        raise InputError(
-            "no request was given", wanted="--request FILE", remedy="See `model-deploy run --help`."
-        )
-    value = _read_json(arguments.request) if arguments.request else given["request"]
-    request = StepRequest.from_json(value)
+    request = StepRequest.from_json(_request(arguments, given))
     if request.step != arguments.step:
         raise InputError(
-            f"the request in {arguments.request} is for another step",
+            f"the request in {arguments.request or 'the arguments'} is for another step",
             found=request.step,
             wanted=arguments.step,
             remedy="Name the request's step.",
         )
-    result = run_request(
-        request, options=given.get("store_options", {}), connections=given.get("connections", {})
-    )
+    options = {**given.get("store_options", {}), **_store_options(arguments.store_options)}
+    result = run_request(request, options=options, connections=given.get("connections", {}))
     if not request.result:
         _print(result.to_json())
     if result.status == "succeeded":
         return 0
     return EXIT_FAILED if (result.error or {}).get("permanent", True) else EXIT_TRANSIENT
+
+
+def _request(arguments: argparse.Namespace, given: dict[str, Any]) -> Any:
+    if arguments.request:
+        return _read_json(arguments.request)
+    if arguments.json is not None:
+        return _parse_json(arguments.json, "the request in --json")
+    if "request" not in given:
+        raise InputError(
+            "no request was given",
+            wanted="--request FILE or --json JSON",
+            remedy="See `model-deploy run --help`.",
+        )
+    return given["request"]
+
+
+def _store_options(path: Path | None) -> dict[str, Any]:
+    found = {} if path is None else _read_json(path, "the store options")
+    if not isinstance(found, dict):
+        raise InputError(
+            f"the store options {path}", found=type(found).__name__, wanted="a JSON object"
+        )  # not what it says: it may hold credentials
+    return found
 
 
 def _steps(arguments: argparse.Namespace) -> int:
@@ -102,27 +129,7 @@ def _requirements(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from airflow_model_deploy.engine.steps.verify import verify
 
-    _print(verify(arguments.uri, arguments.digest))
-    return 0
-
-
-def _status(arguments: argparse.Namespace) -> int:
-    from airflow_model_deploy.engine.containers import Engine
-    from airflow_model_deploy.engine.steps.service import service_status
-
-    _print(
-        service_status(
-            arguments.root, arguments.name, place=arguments.target, engine=Engine(url=arguments.engine)
-        )
-    )
-    return 0
-
-
-def _stop(arguments: argparse.Namespace) -> int:
-    from airflow_model_deploy.engine.containers import Engine
-    from airflow_model_deploy.engine.steps.service import stop_service
-
-    stop_service(arguments.root, arguments.name, place=arguments.target, engine=Engine(url=arguments.engine))
+    _print(verify(arguments.uri, arguments.digest, _store_options(arguments.store_options)))
     return 0
 
 
@@ -132,11 +139,14 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run one step from a request file")
     run.add_argument("step", choices=STEP_NAMES, metavar="STEP")
-    run.add_argument(
+    source = run.add_mutually_exclusive_group()
+    source.add_argument(
         "--request",
         type=Path,
         help='JSON: {"schema_version": 1, "step", "spec", "inputs": {role: {"uri", "digest"}}, "store": URL}',
     )
+    source.add_argument("--json", metavar="JSON", help="the request itself; it holds no secrets")
+    _add_store_options(run)
     run.add_argument(
         "--lifeline",
         action="store_true",
@@ -156,35 +166,45 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("verify", help="check an artifact and all it was made from, file by file")
     check.add_argument("uri", help="the artifact's folder in its store")
     check.add_argument("--digest", help="the digest it must have; otherwise the one in its uri")
+    _add_store_options(check)
     check.set_defaults(function=_verify)
 
-    for name, function, told in (
-        ("status", _status, "print what a host or a Docker engine serves"),
-        ("stop", _stop, "end a service; what is installed stays"),
-    ):
-        service = commands.add_parser(name, help=told)
-        service.add_argument("--name", required=True, help="the service")
-        service.add_argument("--target", choices=("host", "docker"), default="host", help="where it runs")
-        service.add_argument("--root", help="folder of the host's services, for target host")
-        service.add_argument(
-            "--engine", default="", help="URL of the Docker engine; by default DOCKER_HOST, or this machine's"
-        )
-        service.set_defaults(function=function)
-
+    cli_services.add_commands(commands)
     cli_images.add_commands(commands)
     return parser
 
 
-def _read_json(path: Path) -> Any:
+def _add_store_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store-options",
+        type=Path,
+        metavar="FILE",
+        help='a JSON object for the store\'s file system, such as {"key", "secret", "endpoint_url"} for s3://',
+    )
+
+
+def _read_json(path: Path, thing: str = "the request") -> Any:
     try:
-        return json.loads(path.read_bytes())
+        content = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"the request {path} can't be read",
-            found=f"{type(error).__name__}: {error}",
-            wanted="a JSON file",
-            remedy="See `model-deploy run --help`.",
-        ) from error
+        raise _unreadable(f"{thing} {path}", error) from error
+    return _parse_json(content, f"{thing} {path}")
+
+
+def _parse_json(text: str, thing: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise _unreadable(thing, error) from error
+
+
+def _unreadable(thing: str, error: Exception) -> InputError:
+    return InputError(
+        f"{thing} can't be read",
+        found=f"{type(error).__name__}: {error}",
+        wanted="JSON",
+        remedy="See `model-deploy run --help`.",
+    )
 
 
 def _print(value: Any) -> None:

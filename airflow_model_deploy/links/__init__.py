@@ -1,8 +1,12 @@
-"""Links that Airflow shows beside a task."""
+"""Links that Airflow shows beside a task.
+
+There is none to a run's report: a report is put together after the run, from the results of all its tasks, and is
+kept wherever who made it likes; no task knows its address.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
 
@@ -18,8 +22,29 @@ class ServiceLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the service's URL from the task's result; "" where the task left none."""
-        from airflow.providers.common.compat.sdk import XCom
+        del operator
+        return str(_details(ti_key).get("url", ""))
+
+
+class DeploymentLink(BaseOperatorLink):
+    """Where a person looks at the service's objects in the cluster: the cluster's own UI, by a setting."""
+
+    name = "Deployment"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return [model_deploy] deployment_url for the service; "" without the setting, or outside a cluster."""
+        from airflow_model_deploy.version_compat import read_config
 
         del operator
-        result = XCom.get_value(ti_key=ti_key, key="return_value")
-        return str(((result or {}).get("details") or {}).get("url", ""))
+        details, pattern = _details(ti_key), read_config("model_deploy", "deployment_url")
+        namespace, name = details.get("namespace"), details.get("name")
+        if not (pattern and namespace and name):
+            return ""
+        return pattern.replace("{namespace}", str(namespace)).replace("{name}", str(name))
+
+
+def _details(ti_key: TaskInstanceKey) -> dict[str, Any]:
+    from airflow.providers.common.compat.sdk import XCom
+
+    result = XCom.get_value(ti_key=ti_key, key="return_value")
+    return dict((result or {}).get("details") or {})

@@ -7,19 +7,26 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
-from airflow_model_deploy.operators import execution
+from airflow_model_deploy.operators import execution, placement
+from airflow_model_deploy.operators.stores import store_options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from airflow.sdk import Context
 
-    from airflow_model_deploy.config import ContainerConfig, DockerConfig, ModelCode
+    from airflow_model_deploy.config import (
+        ContainerConfig,
+        DockerConfig,
+        KubernetesConfig,
+        ModelCode,
+        PodConfig,
+    )
     from airflow_model_deploy.runners import Runner
 
 
 class StepOperator(BaseOperator):
-    """Run one engine step, on the worker or in a container, and return its result as a small dict.
+    """Run one engine step, on the worker, in a container or in a pod, and return its result as a small dict.
 
     The result holds ``artifact`` (uri and digest), ``metrics``, ``measurements``, ``details``, ``duration_s`` and
     ``cached``. Other operators take it as input. Every Asset among the outlets gets digest and metrics as its
@@ -32,14 +39,26 @@ class StepOperator(BaseOperator):
     :param store: URL of the artifact store. (templated)
     :param python: interpreter with the engine. (templated)
     :param container: runs the step in a container; None: in a subprocess of the worker. (templated)
+    :param pod: runs it in a pod of a cluster; not together with ``container``. (templated)
+    :param store_conn_id: connection with the store's credentials and endpoint. (templated)
     """
 
     step: ClassVar[str]
-    template_fields: Sequence[str] = ("inputs", "spec", "name", "store", "python", "container")
+    template_fields: Sequence[str] = (
+        "inputs",
+        "spec",
+        "name",
+        "store",
+        "python",
+        "container",
+        "pod",
+        "store_conn_id",
+    )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         "inputs": "json",
         "spec": "json",
         "container": "json",
+        "pod": "json",
     }
     ui_color = "#e8f1fa"
 
@@ -53,8 +72,14 @@ class StepOperator(BaseOperator):
         store: str | None = None,
         python: str | None = None,
         container: ContainerConfig | None = None,
+        pod: PodConfig | None = None,
+        store_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
+        if container and pod:
+            raise ValueError(
+                f"container and pod of {type(self).__name__}; found: both; wanted: one of them, or none for the worker"
+            )
         super().__init__(**kwargs)
         self.inputs = dict(inputs or {})
         self.spec = dict(spec or {})
@@ -63,24 +88,46 @@ class StepOperator(BaseOperator):
         self.store = store
         self.python = python
         self.container = asdict(container) if container else None
+        self.pod = asdict(pod) if pod else None
+        self.store_conn_id = store_conn_id
         self._runner: Runner | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the step; fails for good where trying again can't help."""
+        options = store_options(self.store, self.store_conn_id)
         request = execution.make_request(
             self.step_name(),
             self.full_spec(context),
             self.full_inputs(context),
             store=self.store,
             context=context,
+            store_options=options,
         )
-        if self.container:
-            self._runner = execution.container_runner(self.container, log=self.log)
-        else:
-            self._runner = execution.worker_runner(self.python, log=self.log)
-        result = execution.run_request(self._runner, request, log=self.log, connections=self.connections())
+        self._runner = runner = self._make_runner(context)
+        with execution.deferred_to("resume_in_pod", request.to_json()):
+            result = execution.run_request(
+                runner, request, log=self.log, connections=self.connections(), store_options=options
+            )
         execution.announce(self.outlets, context, result)
         return result
+
+    def resume_in_pod(
+        self, context: Context, event: dict[str, Any], request: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Go on when the pod of a deferred task has ended, or has something to say."""
+        options = store_options(request["store"], self.store_conn_id)
+        self._runner = runner = self._make_runner(context)
+        with execution.deferred_to("resume_in_pod", request):
+            result = execution.resume_request(runner, event, request, log=self.log, store_options=options)
+        execution.announce(self.outlets, context, result)
+        return result
+
+    def _make_runner(self, context: Context) -> Runner:
+        if self.pod:
+            return placement.pod_runner(self.pod, self, context, log=self.log)
+        if self.container:
+            return placement.container_runner(self.container, log=self.log)
+        return execution.worker_runner(self.python, log=self.log)
 
     def step_name(self) -> str:
         """Return the engine step to run."""
@@ -122,26 +169,34 @@ class RecoveringOperator(StepOperator):
 
 
 class EngineOperator(StepOperator):
-    """A step that talks to a Docker engine or a registry.
+    """A step that talks to a Docker engine, a registry or a cluster.
 
     :param docker: the engine, and the connection of a registry. (templated)
+    :param kubernetes: the cluster's connection and the namespace. (templated)
     """
 
-    template_fields: Sequence[str] = (*StepOperator.template_fields, "docker")
+    template_fields: Sequence[str] = (*StepOperator.template_fields, "docker", "kubernetes")
 
-    def __init__(self, *, docker: DockerConfig | None = None, **kwargs: Any) -> None:
-        if kwargs.get("container"):
-            raise ValueError(
-                f"container of {type(self).__name__}; found: a ContainerConfig; wanted: none: this step talks to"
-                " engines and services from the worker"
-            )
+    def __init__(
+        self, *, docker: DockerConfig | None = None, kubernetes: KubernetesConfig | None = None, **kwargs: Any
+    ) -> None:
+        for place in ("container", "pod"):
+            if kwargs.get(place):
+                raise ValueError(
+                    f"{place} of {type(self).__name__}; found: a {place.capitalize()}Config; wanted: none: this step"
+                    " talks to engines and services from the worker"
+                )
         super().__init__(**kwargs)
         self.docker = asdict(docker) if docker else {}
+        self.kubernetes = asdict(kubernetes) if kubernetes else {}
 
     def connections(self) -> dict[str, Any]:
-        """Return the engine, where the target has one; only who pushes or pulls gets a registry's credentials."""
+        """Return the cluster or the engine; only who pushes or pulls gets a registry's credentials."""
+        from airflow_model_deploy.operators.clusters import cluster_connections
         from airflow_model_deploy.operators.engines import engine_fields
 
+        if self.spec.get("target") == "kubernetes":
+            return cluster_connections(self.kubernetes)
         return {"engine": engine_fields(self.docker)} if self.has_engine() else {}
 
     def has_engine(self) -> bool:

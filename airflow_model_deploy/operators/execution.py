@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from airflow_model_deploy.config import DataSource, ModelCode
 from airflow_model_deploy.version_compat import read_config
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from airflow_model_deploy.engine.steps import StepResult
     from airflow_model_deploy.runners import Runner
@@ -56,6 +57,7 @@ def make_request(
     *,
     store: str | None,
     context: Mapping[str, Any],
+    store_options: Mapping[str, Any] | None = None,
 ) -> Any:
     """Build the request: validate the spec here, so that what is wrong fails before anything starts."""
     from airflow_model_deploy.engine.artifacts import Reference, Store
@@ -66,7 +68,7 @@ def make_request(
     url = given(store) or default_store()
     try:
         parsed = parse_spec(get_step(step).spec, values, step=step)
-        opened = Store(url)
+        opened = Store(url, store_options)
         return StepRequest(
             step=step,
             spec=values,
@@ -82,20 +84,64 @@ def make_request(
 
 
 def run_request(
-    runner: Runner, request: Any, *, log: Log, connections: Mapping[str, Any] | None = None
+    runner: Runner,
+    request: Any,
+    *,
+    log: Log,
+    connections: Mapping[str, Any] | None = None,
+    store_options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run a request to its end; failed ones raise, and what can't get better is not retried."""
+
+    def run() -> StepResult:
+        runner.start(request, connections=connections, store_options=store_options)
+        return runner.wait()
+
+    return _finish(run, log=log)
+
+
+def resume_request(
+    runner: Runner,
+    event: Mapping[str, Any],
+    request: Mapping[str, Any],
+    *,
+    log: Log,
+    store_options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Go on with a request whose task was deferred, from the trigger's event, to its end."""
+    from airflow_model_deploy.engine.steps import StepRequest
+
+    parsed = StepRequest.from_json(dict(request))
+    return _finish(lambda: runner.resume(event, parsed, store_options=store_options), log=log)
+
+
+@contextmanager
+def deferred_to(method: str, request: Mapping[str, Any]) -> Iterator[None]:
+    """Raise a runner's deferral as the operator's own: `method` goes on with the request, which holds no secret."""
+    from airflow.providers.common.compat.sdk import TaskDeferred
+
+    try:
+        yield
+    except TaskDeferred as deferred:
+        raise TaskDeferred(
+            trigger=deferred.trigger,
+            method_name=method,
+            kwargs={"request": dict(request)},
+            timeout=deferred.timeout,
+        ) from None
+
+
+def _finish(run: Callable[[], StepResult], *, log: Log) -> dict[str, Any]:
     from airflow.providers.common.compat.sdk import AirflowException
 
     from airflow_model_deploy.engine.errors import ModelDeployError
 
     try:
-        runner.start(request, connections=connections)
+        result = run()
     except ModelDeployError as refusal:
         if refusal.permanent:
             fail(str(refusal))
         raise
-    result: StepResult = runner.wait()
     if result.status == "failed":
         error = result.error or {}
         message = f"step {result.step} failed: {error.get('message')}"
@@ -116,44 +162,6 @@ def worker_runner(python: str | None, *, log: Log) -> Runner:
     from airflow_model_deploy.runners import WorkerRunner
 
     return WorkerRunner(python=given(python) or default_python(), log=log)
-
-
-def container_runner(container: Mapping[str, Any], *, log: Log) -> Runner:
-    """Return the runner in a container, from the rendered fields of a `ContainerConfig`."""
-    from airflow_model_deploy.engine.containers import Credentials, Engine
-    from airflow_model_deploy.operators.engines import docker_connections
-    from airflow_model_deploy.runners import Container, DockerRunner
-
-    image = given(container.get("image")) or read_config("model_deploy", "worker_image")
-    if not image:
-        fail(
-            "no worker image is named; found: none; wanted: one that `model-deploy image worker` made; set `image` of"
-            " ContainerConfig or [model_deploy] worker_image"
-        )
-    described = Container(
-        image=image,
-        memory_bytes=_number(container, "memory_bytes", int),
-        cpus=_number(container, "cpus", float),
-        gpus=_number(container, "gpus", int) or 0,
-        network=given(container.get("network")) or "bridge",
-        mounts=tuple(container.get("mounts") or ()),
-        environment={key: str(value) for key, value in (container.get("environment") or {}).items()},
-    )
-    reached = docker_connections(container.get("docker") or {})
-    return DockerRunner(
-        Engine(**reached["engine"]),
-        described,
-        credentials=[Credentials(**one) for one in reached["registries"]],
-        log=log,
-    )
-
-
-def _number(fields: Mapping[str, Any], name: str, kind: type[Any]) -> Any:
-    value = given(fields.get(name))
-    try:
-        return None if value is None else kind(value)
-    except ValueError:
-        return fail(f"{name} of ContainerConfig; found: {value!r}; wanted: a number")
 
 
 def given(value: Any) -> Any:

@@ -20,9 +20,11 @@ class MonitorReleaseOperator(EngineOperator):
     """Watch a deployed release for a window and give a verdict: healthy, degraded, failing or inconclusive.
 
     :param release: the result of the packaging. (templated)
-    :param target: ``host`` or ``docker``. (templated)
+    :param target: ``host``, ``docker`` or ``kubernetes``. (templated)
     :param root: folder of the host's services. (templated)
     :param docker: the engine, for target ``docker``. (templated)
+    :param kubernetes: connection and namespace, for target ``kubernetes``, which is watched from the worker through
+        the API server. (templated)
     :param window_s: how long to watch, in seconds. (templated)
     :param interval_s: from one probe to the next, in seconds. (templated)
     :param fail_on: verdicts that fail the task (``failing``, ``degraded``, ``inconclusive``).
@@ -51,9 +53,12 @@ class MonitorReleaseOperator(EngineOperator):
 
     def full_spec(self, context: Context) -> dict[str, Any]:
         """Add the service's place."""
-        return super().full_spec(context) | {
-            "root": execution.given(self.root) or execution.default_host_root()
-        }
+        from airflow_model_deploy.operators.clusters import namespace_of
+
+        spec = super().full_spec(context)
+        if spec.get("target") == "kubernetes":
+            return spec | {"namespace": namespace_of(self.kubernetes)}
+        return spec | {"root": execution.given(self.root) or execution.default_host_root()}
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Watch; a verdict that is listed in `fail_on` fails the task for good."""

@@ -2,41 +2,106 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.links import DeploymentLink, ServiceLink
 from airflow_model_deploy.operators import execution
-from airflow_model_deploy.operators.base import EngineOperator
+from airflow_model_deploy.operators.driver_pod import DriverPodOperator
+from airflow_model_deploy.operators.engines import engine_fields
+from airflow_model_deploy.operators.verdict import Driven
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.sdk import Context
 
+    from airflow_model_deploy.config import DockerConfig, KubernetesConfig
+    from airflow_model_deploy.runners import Runner
 
-class RollbackOperator(EngineOperator):
+
+class RollbackOperator(DriverPodOperator):
     """Put the previous release of a service back, once it answers its golden requests.
 
     :param name: the service. (templated)
-    :param target: ``host`` or ``docker``. (templated)
+    :param target: ``host``, ``docker`` or ``kubernetes``. (templated)
     :param root: folder of the host's services. (templated)
+    :param store: URL of the artifact store, where results of steps on the worker are written. (templated)
+    :param store_conn_id: connection with the store's credentials. (templated)
+    :param python: interpreter with the engine. (templated)
     :param docker: the engine, for target ``docker``. (templated)
+    :param kubernetes: the cluster's namespace, its connection and the driver, for target ``kubernetes``. (templated)
     """
 
-    step = "rollback"
-    template_fields: Sequence[str] = (*EngineOperator.template_fields, "root")
+    template_fields: Sequence[str] = (
+        "service",
+        "target",
+        "root",
+        "store",
+        "store_conn_id",
+        "python",
+        "docker",
+        *DriverPodOperator.template_fields,
+    )
+    operator_extra_links = (ServiceLink(), DeploymentLink())
+    ui_color = "#f6e3d4"
 
     def __init__(
-        self, *, name: str, target: str | None = None, root: str | None = None, **kwargs: Any
+        self,
+        *,
+        name: str,
+        target: str | None = None,
+        root: str | None = None,
+        store: str | None = None,
+        store_conn_id: str | None = None,
+        python: str | None = None,
+        docker: DockerConfig | None = None,
+        kubernetes: KubernetesConfig | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, spec={"target": target}, **kwargs)
+        super().__init__(kubernetes=kubernetes, **kwargs)
+        # `name` is that of KubernetesPodOperator's pod.
+        self.service = name
+        self.target = target
         self.root = root
+        self.store = store
+        self.store_conn_id = store_conn_id
+        self.python = python
+        self.docker = asdict(docker) if docker else {}
+        self._runner: Runner | None = None
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Roll back and return the step's result; fails for good where trying again can't help."""
+        spec = self.full_spec(context)
+        request = execution.make_request("rollback", spec, {}, store=self.store, context=context)
+        if self.target == "kubernetes":
+            self.adopt()
+            driven = Driven("rollback", self.service, str(self.namespace), spec["attempt"])
+            return self.drive(driven, context)
+        self._runner = execution.worker_runner(self.python, log=self.log)
+        result = execution.run_request(self._runner, request, log=self.log, connections=self.connections())
+        execution.announce(self.outlets, context, result)
+        return result
 
     def full_spec(self, context: Context) -> dict[str, Any]:
-        """Add the service and its place."""
+        """Return the rendered spec: the service, its place, and the name of this rollback."""
         task = context["ti"]
-        return super().full_spec(context) | {
-            "name": self.name,
+        spec = {
+            "name": self.service,
             # The same for every try of this task: a second one only sees to what the first has begun.
             "attempt": "/".join((task.dag_id, task.run_id, task.task_id, str(task.map_index))),
             "root": execution.given(self.root) or execution.default_host_root(),
         }
+        target = execution.given(self.target)
+        return spec | ({"target": target} if target else {})
+
+    def connections(self) -> dict[str, Any]:
+        """Return the engine, for target ``docker``."""
+        return {"engine": engine_fields(self.docker)} if self.target == "docker" else {}
+
+    def on_kill(self) -> None:
+        """End the rollback; what served before goes on serving."""
+        if self._runner is not None:
+            self._runner.cancel()
+        else:
+            super().on_kill()

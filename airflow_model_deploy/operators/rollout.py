@@ -1,42 +1,45 @@
-"""Roll a release out. The one module that pays for importing KubernetesPodOperator when a Dag is parsed."""
+"""Roll a release out."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-
-from airflow_model_deploy.links import ServiceLink
+from airflow_model_deploy.links import DeploymentLink, ServiceLink
 from airflow_model_deploy.operators import execution
+from airflow_model_deploy.operators.driver_pod import DriverPodOperator
 from airflow_model_deploy.operators.engines import docker_connections
+from airflow_model_deploy.operators.stores import store_options
+from airflow_model_deploy.operators.verdict import Driven
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from airflow.sdk import Context
 
-    from airflow_model_deploy.config import DockerConfig
+    from airflow_model_deploy.config import DockerConfig, KubernetesConfig
     from airflow_model_deploy.runners import Runner
 
-_TARGETS = ("host", "docker")
+_TARGETS = ("host", "docker", "kubernetes")
 
 
-class RolloutOperator(KubernetesPodOperator):
+class RolloutOperator(DriverPodOperator):
     """Put a blessed release into service on its target; what served before serves until the new one answers.
 
-    For targets ``host`` and ``docker`` the rollout runs on the worker, which is the host, or reaches the engine.
-    The arguments of KubernetesPodOperator are for target ``kubernetes``, which this version refuses by name.
+    For targets ``host`` and ``docker`` the rollout runs on the worker, which is the host, or reaches the engine. For
+    ``kubernetes`` it runs in the cluster, in a pod; the arguments of KubernetesPodOperator are that pod's.
 
     :param release: the result of the packaging. (templated)
-    :param target: ``host`` or ``docker``. (templated)
+    :param target: ``host``, ``docker`` or ``kubernetes``. (templated)
     :param root: folder of the host's services. (templated)
-    :param host: the address to listen on. (templated)
-    :param port: the port to listen on. (templated)
+    :param host: the address to listen on, for targets ``host`` and ``docker``. (templated)
+    :param port: the port to listen on, likewise. (templated)
     :param server_python: interpreter that runs the server; None: the one that runs the step. (templated)
     :param store: URL of the artifact store. (templated)
+    :param store_conn_id: connection with the store's credentials. (templated)
     :param python: interpreter with the engine. (templated)
     :param docker: the engine that runs the service, for target ``docker``. (templated)
+    :param kubernetes: the cluster's namespace, its connection and the driver, for target ``kubernetes``. (templated)
     """
 
     template_fields: Sequence[str] = (
@@ -47,15 +50,16 @@ class RolloutOperator(KubernetesPodOperator):
         "port",
         "server_python",
         "store",
+        "store_conn_id",
         "python",
         "docker",
-        *KubernetesPodOperator.template_fields,
+        *DriverPodOperator.template_fields,
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
-        **KubernetesPodOperator.template_fields_renderers,
+        **DriverPodOperator.template_fields_renderers,
         "release": "json",
     }
-    operator_extra_links = (ServiceLink(),)
+    operator_extra_links = (ServiceLink(), DeploymentLink())
     ui_color = "#d7efdc"
 
     def __init__(
@@ -68,13 +72,13 @@ class RolloutOperator(KubernetesPodOperator):
         port: int | str = 8500,
         server_python: str | None = None,
         store: str | None = None,
+        store_conn_id: str | None = None,
         python: str | None = None,
         docker: DockerConfig | None = None,
+        kubernetes: KubernetesConfig | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        # KubernetesPodOperator means its pod's sidecar by this; the result here is the step's own.
-        self.do_xcom_push = True
+        super().__init__(kubernetes=kubernetes, **kwargs)
         self.release = release
         self.target = target
         self.root = root
@@ -82,6 +86,7 @@ class RolloutOperator(KubernetesPodOperator):
         self.port = port
         self.server_python = server_python
         self.store = store
+        self.store_conn_id = store_conn_id
         self.python = python
         self.docker = asdict(docker) if docker else {}
         self._runner: Runner | None = None
@@ -90,9 +95,42 @@ class RolloutOperator(KubernetesPodOperator):
         """Roll out and return the step's result: the service's URL, its revision, the one before."""
         if self.target not in _TARGETS:
             execution.fail(
-                f"RolloutOperator can't deploy to target {self.target!r}; found: {self.target!r}; wanted: 'host' or"
-                " 'docker'; this version deploys to hosts and Docker engines only"
+                f"RolloutOperator can't deploy to target {self.target!r}; found: {self.target!r}; wanted: one of"
+                f" {_TARGETS}; correct it"
             )
+        if self.target == "kubernetes":
+            return self.drive(self._delivered(context), context)
+        return self._on_worker(context)
+
+    def release_of(self) -> Any:
+        """Return the release."""
+        return self.release
+
+    def _delivered(self, context: Context) -> Driven:
+        """Put the release into the cluster, where the driver reads it: it reaches no store."""
+        from airflow_model_deploy.engine.artifacts import Reference
+        from airflow_model_deploy.engine.errors import ModelDeployError
+        from airflow_model_deploy.engine.steps.delivery import deliver_release
+
+        self.adopt()
+        namespace, task = str(self.namespace), context["ti"]
+        try:
+            found = deliver_release(
+                execution.given(self.store) or execution.default_store(),
+                store_options(self.store, self.store_conn_id),
+                Reference.from_json(self.release).to_json(),
+                self.cluster_fields(),
+                namespace,
+            )
+        except ModelDeployError as error:
+            if error.permanent:
+                execution.fail(str(error))
+            raise
+        self.log.info("%s: revision %s is delivered to %s", found["name"], found["revision"], namespace)
+        key = (task.dag_id, task.run_id, task.task_id, str(task.map_index), str(task.try_number))
+        return Driven("deploy", found["name"], namespace, "/".join(key), found["revision"], found["release"])
+
+    def _on_worker(self, context: Context) -> dict[str, Any]:
         on_host = self.target == "host"
         spec = {
             "target": self.target,
@@ -101,8 +139,14 @@ class RolloutOperator(KubernetesPodOperator):
             "port": self.port,
             "python": execution.given(self.server_python),
         }
+        options = store_options(self.store, self.store_conn_id)
         request = execution.make_request(
-            "deploy", spec, {"release": self.release}, store=self.store, context=context
+            "deploy",
+            spec,
+            {"release": self.release},
+            store=self.store,
+            context=context,
+            store_options=options,
         )
         self._runner = execution.worker_runner(self.python, log=self.log)
         result = execution.run_request(
@@ -110,6 +154,7 @@ class RolloutOperator(KubernetesPodOperator):
             request,
             log=self.log,
             connections={} if on_host else docker_connections(self.docker),
+            store_options=options,
         )
         execution.announce(self.outlets, context, result)
         return result

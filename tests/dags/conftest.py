@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from types import SimpleNamespace
 
 import psutil
@@ -40,7 +41,13 @@ def airflow(tmp_path_factory):
         folder / "home", dags=dags, dag_ids=("model_deploy", *OWN_DAGS), more=more, python=str(bare)
     ) as server:
         yield SimpleNamespace(server=server, folder=folder, engine=engine, bare=bare, dags=dags, more=more)
-    left = [
-        p.info["cmdline"] for p in psutil.process_iter(["cmdline"]) if str(folder) in str(p.info["cmdline"])
-    ]
+    deadline = time.monotonic() + 15  # the kernel may take a moment to end what was killed
+    while (left := running_in(folder)) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert not left, "processes were left running"
+
+
+def running_in(folder):
+    """The command lines of processes that name a folder, which is this worker's own; the dead have none."""
+    found = (process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"]))
+    return [command for command in found if any(f"{folder}/" in word for word in command)]

@@ -31,7 +31,7 @@ def page():
         browser.close()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_from_the_form_to_a_service_and_once_more_from_the_cache(airflow, page, tmp_path):
     server, port = airflow.server, free_port()
     try:

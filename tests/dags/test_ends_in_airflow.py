@@ -7,6 +7,8 @@ import time
 import psutil
 import pytest
 
+pytestmark = pytest.mark.timeout(600)
+
 
 def step_processes(engine):
     """The processes of training steps that run now, by the interpreter that only this Airflow uses."""
@@ -36,7 +38,7 @@ def training(airflow):
 
     def start(dag_id):
         run_id = airflow.server.trigger(dag_id, {})
-        until(lambda: step_processes(airflow.engine), "the step runs", within=60)
+        until(lambda: step_processes(airflow.engine), "the step runs", within=180)
         time.sleep(4)  # into the training
         top = min(step_processes(airflow.engine), key=lambda process: process.create_time())
         return run_id, top

@@ -61,7 +61,7 @@ def test_the_form_reads_well(dag):
         schema = param.schema
         assert schema["title"], name
         assert len(param.description) > 20, name
-        assert schema["section"] in ("Model", "Compression", "Service"), name
+        assert schema["section"] in ("Model", "Compression", "Service", "Kubernetes"), name
         # The form refuses an empty text where null isn't allowed, and then can't be sent at all.
         assert param.value != "", name
 
@@ -75,7 +75,11 @@ def test_the_form_reads_well(dag):
         ("prune_ratio", 1.0),
         ("prune_ratio", "much"),
         ("port", 80),
-        ("target", "kubernetes"),
+        ("target", "moon"),
+        ("namespace", "Models"),
+        ("strategy", "big-bang"),
+        ("replicas", 0),
+        ("bake_seconds", -1),
         ("epochs", 0),
         ("quantization", "int4"),
     ],

@@ -58,7 +58,7 @@ def another_scheduler(airflow):
         process.wait()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_run_survives_its_scheduler(airflow, another_scheduler):
     server = airflow.server
     run_id = server.trigger("own_training", {})
@@ -68,7 +68,7 @@ def test_a_run_survives_its_scheduler(airflow, another_scheduler):
             (t["state"] for t in server.tasks("own_training", run_id) if t["task_id"] == task_id), None
         )
 
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while state("quantize") != "running":
         assert time.monotonic() < deadline, server.tasks("own_training", run_id)
         time.sleep(0.2)
@@ -78,7 +78,7 @@ def test_a_run_survives_its_scheduler(airflow, another_scheduler):
         process.kill()
     another_scheduler()
 
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 500
     while (ended := server.run_state("own_training", run_id)) not in ("success", "failed"):
         assert time.monotonic() < deadline, server.tasks("own_training", run_id)
         time.sleep(0.5)

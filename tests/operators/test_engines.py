@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG, Param
 
 import airflow_model_deploy as md
-from airflow_model_deploy.operators import execution
+from airflow_model_deploy.operators import execution, placement
 from airflow_model_deploy.operators.engines import docker_connections, engine_fields
 from airflow_model_deploy.runners.base import Runner
 
@@ -80,7 +80,7 @@ def test_a_limit_that_is_no_number_is_named(context, tmp_path):
         task_id="optimize", model={}, container=md.ContainerConfig(image="worker", memory_bytes="8g")
     )
     with pytest.raises(AirflowFailException, match="memory_bytes of ContainerConfig; found: '8g'"):
-        execution.container_runner(task.container, log=task.log)
+        placement.container_runner(task.container, log=task.log)
 
 
 def test_credentials_go_to_the_runner_and_into_no_request(
@@ -166,7 +166,7 @@ def test_a_container_without_a_worker_image_is_refused_before_anything_starts(co
         task_id="optimize", model={}, container=md.ContainerConfig(), store=f"file://{tmp_path}"
     )
     with pytest.raises(AirflowFailException, match="no worker image is named"):
-        execution.container_runner(task.container, log=task.log)
+        placement.container_runner(task.container, log=task.log)
 
 
 def test_the_pipeline_puts_the_computing_tasks_into_containers_and_leaves_the_others(context):

@@ -139,10 +139,9 @@ def test_a_source_is_ingested_instead_of_trained(trained, store, context, user_c
     assert result["artifact"] == trained["artifact"]
 
 
-@pytest.mark.parametrize("target", ["kubernetes", "moon"])
-def test_a_target_that_is_not_offered_is_refused_by_name(target, context):
-    task = md.RolloutOperator(task_id="deploy", release={}, target=target)
-    with pytest.raises(AirflowFailException, match=f"'{target}'.*'host'"):
+def test_a_target_that_is_not_offered_is_refused_by_name(context):
+    task = md.RolloutOperator(task_id="deploy", release={}, target="moon")
+    with pytest.raises(AirflowFailException, match="'moon'.*'host'"):
         task.execute(context)
 
 

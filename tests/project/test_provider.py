@@ -45,12 +45,22 @@ def test_everything_that_is_announced_can_be_imported():
     for path in info["extra-links"]:
         module, _, name = path.rpartition(".")
         assert getattr(importlib.import_module(module), name)
+    waiting = [group["python-modules"] for kind in ("sensors", "triggers") for group in info[kind]]
+    for name in [name for names in waiting for name in names]:
+        importlib.import_module(name)
     on_disk = {path.stem for path in (REPOSITORY / "airflow_model_deploy" / "operators").glob("*.py")}
     assert {name.rpartition(".")[2] for name in modules} == on_disk - {
         "__init__",
         "base",
+        "clusters",
+        "driver_end",
+        "driver_pod",
+        "driver_spec",
         "engines",
         "execution",
+        "placement",
+        "stores",
+        "verdict",
     }
 
 

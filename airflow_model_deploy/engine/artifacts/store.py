@@ -11,13 +11,14 @@ Layout below the store's URL:
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from contextlib import contextmanager, suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +33,20 @@ from airflow_model_deploy.engine.artifacts.files import (
     write_atomically,
 )
 from airflow_model_deploy.engine.artifacts.manifest import Description, FileEntry, Manifest
+from airflow_model_deploy.engine.artifacts.places import (
+    check_url,
+    file_system_options,
+    is_local,
+    storing,
+    upload_options,
+)
 from airflow_model_deploy.engine.artifacts.reference import Reference
 from airflow_model_deploy.engine.errors import InputError, IntegrityError, ModelDeployError, UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-# Refusals that waiting doesn't mend; a full disk may be emptied.
-_LASTING = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+_AT_ONCE = 4  # files on their way to or from a store elsewhere: most of the time of a small one is waiting
 _TEMPORARY, _ABANDONED_SECONDS = ".tmp", 3600.0
 MANIFEST, FILES = "manifest.json", "files"
 
@@ -48,14 +55,15 @@ class Store:
     """Artifacts below one URL.
 
     Args:
-        url: where: "file:///srv/models" or a plain path. Other fsspec URLs take `options`.
+        url: where: "file:///srv/models" or a plain path; "s3://bucket/folder" and other fsspec URLs take `options`.
         options: what the file system needs (credentials); never written anywhere.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        check_url(url)
         self.url = _normalised(url)
         try:
-            self._fs, self._root = fsspec.core.url_to_fs(self.url, **dict(options or {}))
+            self._fs, self._root = fsspec.core.url_to_fs(self.url, **file_system_options(self.url, options))
         except (ImportError, ValueError) as error:
             raise InputError(
                 f"the store URL {url} can't be opened",
@@ -63,7 +71,7 @@ class Store:
                 wanted="a URL whose file system fsspec knows here",
                 remedy="Install the file system's package, or name another store.",
             ) from error
-        self._local = self.url.startswith("file://")
+        self._local = is_local(self.url)
 
     # -- artifacts ------------------------------------------------------------------------------------------
 
@@ -76,10 +84,8 @@ class Store:
         manifest = Manifest(description=description, files=list_files(folder))
         reference = self.reference(manifest.digest)
         target = self._path(reference)
-        with _storing(self.url):
-            for entry in manifest.files:
-                if not self._holds(f"{target}/{FILES}/{entry.path}", entry):
-                    self._put(folder / entry.path, f"{target}/{FILES}/{entry.path}", entry.size)
+        with storing(self.url):
+            self._each(manifest.files, lambda entry: self._bring(folder / entry.path, target, entry))
             if not self._has_valid_manifest(reference):
                 self._write(f"{target}/{MANIFEST}", canonical_json(manifest.to_json()))
             if self._local:
@@ -123,14 +129,25 @@ class Store:
         if cache is None:
             raise ValueError(f"the store {self.url} is elsewhere: a folder to copy to is needed")
         folder = cache / reference.short
-        for entry in manifest.files:
-            check_relative(entry.path, source=reference.uri)
-            target = folder / entry.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _storing(self.url):
-                self._fs.get_file(f"{self._path(reference)}/{FILES}/{entry.path}", str(target))
-            check_file(target, entry, source=reference.uri)
+        self._each(manifest.files, lambda entry: self._copy(reference, entry, folder))
         return folder, manifest
+
+    def read_file(self, reference: Reference, path: str) -> bytes:
+        """Return one file of an artifact, verified; for a small one whose neighbours are large.
+
+        Raises:
+            InputError: the artifact has no such file.
+            IntegrityError: it isn't what the manifest says.
+        """
+        entry = next((one for one in self.manifest(reference).files if one.path == path), None)
+        if entry is None:
+            raise InputError(f"the artifact {reference.uri}", found=f"no file {path}", wanted=path)
+        with storing(self.url):
+            content: bytes = self._fs.cat_file(f"{self._path(reference)}/{FILES}/{path}")
+        found = hashlib.sha256(content).hexdigest()
+        if found != entry.sha256:
+            raise IntegrityError(f"{path} of {reference.uri}", found=found, wanted=entry.sha256)
+        return content
 
     def has(self, reference: Reference) -> bool:
         """Tell whether an artifact is there with every file in its full size (contents: `fetch`)."""
@@ -138,7 +155,7 @@ class Store:
             return False
         folder = f"{self._path(reference)}/{FILES}"
         files = self.manifest(reference).files
-        return all(self._size(f"{folder}/{entry.path}") == entry.size for entry in files)
+        return all(self._each(files, lambda entry: self._size(f"{folder}/{entry.path}") == entry.size))
 
     def verifies(self, reference: Reference) -> bool:
         """Tell whether an artifact is there and whole: contents where they are on this machine, else sizes."""
@@ -158,7 +175,7 @@ class Store:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a small file; a reader sees all of it or none."""
-        with _storing(self.url):
+        with storing(self.url):
             self._write(f"{self._root}/{name}", json.dumps(value, indent=1, sort_keys=True).encode())
 
     # -- single files beside the artifacts ------------------------------------------------------------------
@@ -166,7 +183,7 @@ class Store:
     def write_file(self, name: str, source: Path) -> None:
         """Replace a file; a reader sees the old one or the new."""
         target = f"{self._root}/{name}"
-        with _storing(self.url):
+        with storing(self.url):
             self._put(source, target, source.stat().st_size)
             if self._local:
                 _sweep(Path(target).parent, set())
@@ -179,15 +196,16 @@ class Store:
         if self._local:
             return Path(path)
         target = scratch / Path(name).name
-        try:
-            self._fs.get_file(path, str(target))
-        except FileNotFoundError:  # removed since
-            return None
+        with storing(self.url):
+            try:
+                self._fs.get_file(path, str(target))
+            except FileNotFoundError:  # removed since
+                return None
         return target
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with all in it, where it is there."""
-        with _storing(self.url), suppress(FileNotFoundError, NotADirectoryError):
+        with storing(self.url), suppress(FileNotFoundError, NotADirectoryError):
             self._fs.rm(f"{self._root}/{name}", recursive=True)
 
     # -- below ----------------------------------------------------------------------------------------------
@@ -211,6 +229,25 @@ class Store:
         except IntegrityError:
             return False
 
+    def _each(self, entries: Iterable[FileEntry], work: Callable[[FileEntry], Any]) -> list[Any]:
+        if self._local:
+            return [work(entry) for entry in entries]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(work, entries))
+
+    def _bring(self, source: Path, target: str, entry: FileEntry) -> None:
+        place = f"{target}/{FILES}/{entry.path}"
+        if not self._holds(place, entry):
+            self._put(source, place, entry.size)
+
+    def _copy(self, reference: Reference, entry: FileEntry, folder: Path) -> None:
+        check_relative(entry.path, source=reference.uri)
+        target = folder / entry.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with storing(self.url), suppress(FileNotFoundError):  # which check_file tells
+            self._fs.get_file(f"{self._path(reference)}/{FILES}/{entry.path}", str(target))
+        check_file(target, entry, source=reference.uri)
+
     def _holds(self, path: str, entry: FileEntry) -> bool:
         if self._size(path) != entry.size:
             return False
@@ -218,17 +255,18 @@ class Store:
         return not self._local or file_sha256(Path(path)) == entry.sha256
 
     def _size(self, path: str) -> int | None:
-        try:
-            size: int = self._fs.size(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        return size
+        with storing(self.url):
+            try:
+                found = self._fs.info(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        return int(found["size"]) if found["type"] == "file" else None
 
     def _put(self, source: Path, target: str, size: int) -> None:
         if self._local:
             _copy_atomically(source, Path(target))
         else:
-            self._fs.put_file(str(source), target)
+            self._fs.put_file(str(source), target, **upload_options(self.url))
         found = self._size(target)
         if found != size:
             raise UnavailableError(
@@ -245,34 +283,15 @@ class Store:
             self._fs.pipe_file(path, content)
 
     def _read(self, path: str) -> Any:
+        with storing(self.url):
+            try:
+                content = self._fs.cat_file(path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
         try:
-            return json.loads(self._fs.cat_file(path))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return json.loads(content)
+        except ValueError:
             return None
-        except PermissionError as error:
-            raise InputError(
-                f"{path} can't be read", found=str(error), remedy="Give this user access to the store."
-            ) from error
-
-
-@contextmanager
-def _storing(url: str) -> Iterator[None]:
-    """Turn the operating system's refusals into errors that name the store."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _LASTING:
-            raise UnavailableError(
-                f"writing to the store {url} failed",
-                found=str(error),
-                remedy="Free space or restore access; nothing was published. Then run the step again.",
-            ) from error
-        raise InputError(
-            f"the store {url} can't be written",
-            found=str(error),
-            wanted="a place that this user may write",
-            remedy="Give this user access, or name another store.",
-        ) from error
 
 
 def _copy_atomically(source: Path, target: Path) -> None:

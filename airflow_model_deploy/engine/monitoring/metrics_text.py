@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Labels = frozenset[tuple[str, str]]
 Key = tuple[str, Labels]
 
-_START_TIME = "process_start_time_seconds"
+START_TIME = "process_start_time_seconds"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def _was_reset(before: Scrape, after: Scrape) -> bool:
         if after.cumulative.get(key, -1.0) < value:
             return True
     for key, value in before.gauges.items():
-        born = key[0] == _START_TIME or key[0].endswith("_created")
+        born = key[0] == START_TIME or key[0].endswith("_created")
         if born and after.gauges.get(key, value) > value:
             return True
     return False

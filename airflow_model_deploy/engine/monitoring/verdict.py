@@ -20,9 +20,10 @@ interpolated quantile.
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_model_deploy.engine.monitoring.proportions import excess_probability
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,32 +62,6 @@ def judge(observation: Observation, objectives: Objectives) -> Verdict:
             ordered = sorted(findings, key=lambda f: _SEVERITY.index(f[0]))
             return Verdict(status, tuple(reason for _, reason in ordered))
     return Verdict("healthy", (_praise(observation, objectives),))
-
-
-def excess_probability(events: int, trials: int, share: float) -> float:
-    """P(X >= events) for X ~ Binomial(trials, share): how likely so many are where `share` holds.
-
-    Summed from the term of `events` upwards; where `events` is at or under the mean, 1 is returned (the
-    exact value is 0.5 or so and decides nothing).
-    """
-    if events <= trials * share:
-        return 1.0
-    if share <= 0:
-        return 0.0
-    log_term = (
-        math.lgamma(trials + 1)
-        - math.lgamma(events + 1)
-        - math.lgamma(trials - events + 1)
-        + events * math.log(share)
-        + (trials - events) * math.log1p(-share)
-    )
-    term, total = math.exp(log_term), 0.0
-    for k in range(events, trials + 1):
-        total += term
-        if term < total * 1e-12:
-            break
-        term *= (trials - k) / (k + 1) * share / (1 - share)
-    return min(total, 1.0)
 
 
 def _answers(seen: Observation) -> Iterator[tuple[Status, str]]:

@@ -11,7 +11,7 @@ from airflow_model_deploy.engine.monitoring.observation import Observation, Prob
 from airflow_model_deploy.engine.probing import ProbeError, matches
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from airflow_model_deploy.engine.probing import Client, GoldenRequest, GoldenSet
 
@@ -43,13 +43,33 @@ def observe(
         sleep: waits that many seconds.
         tell: takes a line about every probe that went wrong.
     """
+    before, start = scrape(client), clock()
+    probes = probe_in_turn(
+        [client], golden, window_s=window_s, interval_s=interval_s, clock=clock, sleep=sleep, tell=tell
+    )
+    after, ready = scrape(client), is_ready(client)
+    return summarise(probes, before, after, ready, clock() - start, latency_ms, memory)
+
+
+def probe_in_turn(
+    clients: Sequence[Client],
+    golden: GoldenSet,
+    *,
+    window_s: float,
+    interval_s: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+    tell: Callable[[str], None] | None = None,
+) -> list[Probe]:
+    """Send the golden requests to the servers in turn, until the window has passed; see `observe`."""
     if window_s < 0 or interval_s <= 0:
         raise InputError("a window of observation", found=f"{window_s} s, every {interval_s} s", wanted="> 0")
-    before, start = _scrape(client), clock()
+    start = clock()
     probes: list[Probe] = []
     while True:
-        turn = clock()
-        probes.append(_probe(client, golden.requests[len(probes) % len(golden.requests)], golden, clock))
+        turn, number = clock(), len(probes)
+        request = golden.requests[number % len(golden.requests)]
+        probes.append(_probe(clients[number % len(clients)], request, golden, clock))
         if probes[-1].problem and tell:
             tell(probes[-1].problem)
         pause = turn + interval_s - clock()
@@ -57,8 +77,7 @@ def observe(
             break
         sleep(max(pause, 0.0))
     sleep(max(start + window_s - clock(), 0.0))
-    after, ready = _scrape(client), _ready(client)
-    return summarise(probes, before, after, ready, clock() - start, latency_ms, memory)
+    return probes
 
 
 def _probe(client: Client, request: GoldenRequest, golden: GoldenSet, clock: Callable[[], float]) -> Probe:
@@ -71,15 +90,17 @@ def _probe(client: Client, request: GoldenRequest, golden: GoldenSet, clock: Cal
     return Probe(latency_ms, "" if matches(request, answer, golden) else f"{request.id}: wrong answer")
 
 
-def _scrape(client: Client) -> Scrape | None:
+def scrape(client: Client) -> Scrape | None:
+    """Return a server's metrics; None where they can't be read."""
     try:
-        scrape = parse(client.metrics_text())
+        found = parse(client.metrics_text())
     except (UnavailableError, ProbeError, InputError):
         return None
-    return scrape
+    return found
 
 
-def _ready(client: Client) -> bool:
+def is_ready(client: Client) -> bool:
+    """Return whether a server calls itself ready."""
     try:
         return client.ready()
     except UnavailableError:

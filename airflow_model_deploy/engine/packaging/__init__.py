@@ -19,18 +19,25 @@ from airflow_model_deploy.engine.packaging.plan import (
 )
 from airflow_model_deploy.engine.packaging.release import Blessing, Release, require_blessed
 from airflow_model_deploy.engine.packaging.released import read_golden
+from airflow_model_deploy.engine.packaging.rollout import Metrics, Rollout, Strategy
 from airflow_model_deploy.engine.packaging.servable import Servable, read_servable, write_servable
+from airflow_model_deploy.engine.packaging.workload import Exposure, Workload
 
 __all__ = [
     "Blessing",
     "Bundle",
+    "Exposure",
     "GoldenPromise",
+    "Metrics",
     "Objectives",
     "Release",
     "ReleasePlan",
     "Resources",
+    "Rollout",
     "Servable",
+    "Strategy",
     "Target",
+    "Workload",
     "bless",
     "bless_image",
     "read_golden",

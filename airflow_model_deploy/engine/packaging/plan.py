@@ -15,6 +15,8 @@ from airflow_model_deploy.engine.packaging.jsonobject import (
     is_positive,
     is_share,
 )
+from airflow_model_deploy.engine.packaging.rollout import Rollout
+from airflow_model_deploy.engine.packaging.workload import Workload
 
 Target = Literal["host", "docker", "kubernetes"]
 SCHEMA_VERSION = 1
@@ -89,7 +91,10 @@ class Resources(JsonObject):
 
 @dataclass(frozen=True)
 class ReleasePlan(JsonObject):
-    """What is to be released, where and under which promises; written before an image or bundle exists."""
+    """What is to be released, where and under which promises; written before an image or bundle exists.
+
+    `workload` and `rollout` are a cluster's; None elsewhere, and in plans that don't say.
+    """
 
     name: str
     servable_digest: str
@@ -99,6 +104,8 @@ class ReleasePlan(JsonObject):
     golden: GoldenPromise
     resources: Resources
     schema_version: int = SCHEMA_VERSION
+    workload: Workload | None = None
+    rollout: Rollout | None = None
 
     def __post_init__(self) -> None:
         for name in ("name", "strategy"):
@@ -121,5 +128,11 @@ class ReleasePlan(JsonObject):
             "objectives": Objectives,
             "golden": GoldenPromise,
             "resources": Resources,
+            "workload": Workload,
+            "rollout": Rollout,
         }
-        return {k: readers[k].from_json(v) if k in readers else v for k, v in value.items()}
+        optional = ("workload", "rollout")
+        return {
+            k: readers[k].from_json(v) if k in readers and not (v is None and k in optional) else v
+            for k, v in value.items()
+        }

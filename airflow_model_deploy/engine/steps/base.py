@@ -200,6 +200,10 @@ class Inputs:
     def __contains__(self, role: str) -> bool:
         return role in self.references
 
+    def read_file(self, role: str, path: str) -> bytes:
+        """Return one file of an input, verified, without fetching the others."""
+        return self._store.read_file(self.references[role], path)
+
 
 @dataclass(frozen=True)
 class StepContext:

@@ -10,12 +10,22 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from airflow_model_deploy.engine.containers import Limits
-from airflow_model_deploy.engine.deployment import docker, host
+from airflow_model_deploy.engine.deployment import docker, host, kubernetes
 from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.packaging import Release, require_blessed, verify_bundle
 from airflow_model_deploy.engine.steps.base import Input, Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.clusters import cluster_of, means_of
 from airflow_model_deploy.engine.steps.connections import credentials_of, engine_of
-from airflow_model_deploy.engine.steps.fields import Place, Root
+from airflow_model_deploy.engine.steps.delivery import delivered_from
+from airflow_model_deploy.engine.steps.fields import (
+    NAME_PATTERN,
+    Attempt,
+    LeaseSeconds,
+    Namespace,
+    Place,
+    ReachMode,
+    Root,
+)
 from airflow_model_deploy.engine.steps.layout import BUNDLE, RELEASE
 from airflow_model_deploy.engine.steps.package import SERVER
 from airflow_model_deploy.engine.steps.service import golden_check, required_root, told
@@ -31,7 +41,10 @@ logger = logging.getLogger(__name__)
 class DeploySpec:
     """Where the service runs and listens."""
 
-    port: Annotated[int, Field(ge=1, le=65535, description="port to listen on")]
+    port: Annotated[
+        int | None,
+        Field(ge=1, le=65535, description="port to listen on; a cluster's Service has its own in the plan"),
+    ] = None
     target: Place = "host"
     root: Root = None
     host: Annotated[str, Field(min_length=1, description="address to listen on")] = "127.0.0.1"
@@ -40,10 +53,23 @@ class DeploySpec:
     ] = None
     ready_timeout_s: Annotated[float, Field(gt=0, description="bound for loading and answering")] = 60.0
     drain_s: Annotated[float, Field(gt=0, description="time to finish accepted requests")] = 10.0
+    namespace: Namespace = None
+    name: Annotated[
+        str | None, Field(pattern=NAME_PATTERN, description="the service, where no release is an input")
+    ] = None
+    delivered: Annotated[
+        str | None,
+        Field(description="ConfigMap of a release that was delivered to the cluster, instead of an input"),
+    ] = None
+    attempt: Attempt = None
+    reach: ReachMode = "auto"
+    lease_s: LeaseSeconds = 15
 
 
 def deploy_release(spec: DeploySpec, inputs: Inputs, context: StepContext) -> StepOutput:
     """Install side by side, start, ask the golden requests, switch; else leave what serves as it is."""
+    if spec.target == "kubernetes":
+        return _in_cluster(spec, inputs, context)
     source = inputs["release"]
     release = Release.from_json(json.loads((source.folder / RELEASE).read_bytes()))
     if release.plan.target != spec.target:
@@ -58,13 +84,38 @@ def deploy_release(spec: DeploySpec, inputs: Inputs, context: StepContext) -> St
     return StepOutput(passed_on=source.reference, main="release", details=told(found))
 
 
+def _in_cluster(spec: DeploySpec, inputs: Inputs, context: StepContext) -> StepOutput:
+    with cluster_of(context.connections, spec.namespace) as cluster:
+        if "release" in inputs:
+            name, delivered = delivered_from(cluster, lambda path: inputs.read_file("release", path))
+        elif spec.name and spec.delivered:
+            name = spec.name
+            delivered = kubernetes.delivered(cluster, name, spec.delivered)
+        else:
+            raise InputError(
+                "no release is named",
+                found=f"name {spec.name or 'none'}, delivered {spec.delivered or 'none'}",
+                wanted="the input `release`, or `name` and `delivered`",
+            )
+        means = means_of(cluster, name, reach=spec.reach, attempt=spec.attempt)
+        found = kubernetes.deploy(means, delivered, kubernetes.Turn(spec.lease_s))
+    reference = inputs.references.get("release")
+    return StepOutput(passed_on=reference, main="release" if reference else None, details=told(found))
+
+
+def _port(spec: DeploySpec) -> int:
+    if spec.port is None:
+        raise InputError(f"no port is named for target {spec.target!r}", wanted="1 to 65535")
+    return spec.port
+
+
 def _on_host(spec: DeploySpec, release: Release, source: Input) -> Deployment:
     bundle = source.folder / BUNDLE
     require_blessed(release, verify_bundle(bundle))
     service = host.Service(
         root=required_root(spec.root),
         name=release.plan.name,
-        port=spec.port,
+        port=_port(spec),
         host=spec.host,
         python=spec.python or sys.executable,
         threads=release.plan.resources.threads,
@@ -82,7 +133,7 @@ def _on_engine(spec: DeploySpec, release: Release, context: StepContext) -> Depl
     service = docker.Service(
         name=release.plan.name,
         engine=engine_of(context),
-        port=spec.port,
+        port=_port(spec),
         host=spec.host,
         limits=Limits(memory_bytes=resources.memory_bytes, cpus=resources.cpu),
         ready_timeout_s=spec.ready_timeout_s,
@@ -97,8 +148,8 @@ STEP = Step(
     summary="Put a blessed release into service.",
     spec=DeploySpec,
     function=deploy_release,
-    inputs=("release",),
+    optional=("release",),
     pure=False,
     # With no `python` of its own, a host's server runs in the step's interpreter.
-    libraries=("docker", "httpx", *SERVER),
+    libraries=("docker", "httpx", "kubernetes", *SERVER),
 )

@@ -17,10 +17,9 @@ Name = Annotated[
         description="the model's name: lower-case letters, digits and dashes, at most 40",
     ),
 ]
-# Where a release can run today, and what one can be prepared and packaged for.
 Place = Annotated[
-    Literal["host", "docker"],
-    Field(description="where the service runs: a host without a container engine, or a Docker engine"),
+    Literal["host", "docker", "kubernetes"],
+    Field(description="where the service runs: a host's processes, a Docker engine, or a Kubernetes cluster"),
 ]
 Target = Annotated[
     Literal["host", "docker", "kubernetes"],
@@ -28,6 +27,27 @@ Target = Annotated[
 ]
 Root = Annotated[
     str | None, Field(description="folder of the host's services, one folder each; target 'host' needs it")
+]
+Namespace = Annotated[
+    str | None,
+    Field(
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$",
+        description="of the cluster; target 'kubernetes' needs it",
+    ),
+]
+ReachMode = Annotated[
+    Literal["auto", "direct", "proxy"],
+    Field(
+        description="how pods are asked: direct, by their addresses, from inside the cluster; proxy, through the API"
+        " server; auto: direct inside a pod, else proxy"
+    ),
+]
+LeaseSeconds = Annotated[
+    int, Field(ge=1, le=300, description="after which a silent driver has lost its turn")
+]
+Attempt = Annotated[
+    str | None,
+    Field(max_length=512, description="names this call, so that it can be told whether it was done"),
 ]
 Metric = Annotated[
     str | UserFunction,

@@ -5,3 +5,5 @@ from __future__ import annotations
 EVALUATION = "evaluation.json"
 PLAN = "plan.json"
 RELEASE, BUNDLE = "release.json", "bundle"
+# A folder of objects for a cluster, one JSON file each.
+OBJECTS = "kubernetes"

@@ -9,12 +9,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from airflow_model_deploy.engine.monitoring import judge, observe
+from airflow_model_deploy.engine.monitoring import Observation, Verdict, judge, observe
 from airflow_model_deploy.engine.packaging import Release, revision_of
 from airflow_model_deploy.engine.probing import Client
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.clusters import cluster_of, means_of
 from airflow_model_deploy.engine.steps.connections import engine_of
-from airflow_model_deploy.engine.steps.fields import Place, Root
+from airflow_model_deploy.engine.steps.fields import Namespace, Place, ReachMode, Root
 from airflow_model_deploy.engine.steps.layout import BUNDLE, RELEASE
 from airflow_model_deploy.engine.steps.service import (
     existing_service,
@@ -23,6 +24,7 @@ from airflow_model_deploy.engine.steps.service import (
     released_golden,
 )
 from airflow_model_deploy.engine.steps.spec import spec
+from airflow_model_deploy.engine.steps.watching import watch_cluster
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +39,14 @@ class MonitorSpec:
     root: Root = None
     window_s: Annotated[float, Field(gt=0, le=86_400, description="how long to watch")] = 10.0
     interval_s: Annotated[float, Field(gt=0, description="from one probe to the next")] = 0.1
+    namespace: Namespace = None
+    reach: ReachMode = "auto"
 
 
 def monitor(spec: MonitorSpec, inputs: Inputs, context: StepContext) -> StepOutput:
     """Probe with golden requests, read the metrics at both ends, judge by the release's objectives."""
+    if spec.target == "kubernetes":
+        return _in_cluster(spec, inputs, context)
     source = inputs["release"]
     release = Release.from_json(json.loads((source.folder / RELEASE).read_bytes()))
     name, golden = released_golden(source.folder / BUNDLE)
@@ -60,13 +66,27 @@ def monitor(spec: MonitorSpec, inputs: Inputs, context: StepContext) -> StepOutp
     if live != wanted:
         reason = f"revision {live or 'none'} is live, the release's is {wanted}"
         verdict = replace(verdict, status="failing", reasons=(reason, *verdict.reasons))
+    return _told(verdict, observation, url=service.url, revision=live)
+
+
+def _in_cluster(spec: MonitorSpec, inputs: Inputs, context: StepContext) -> StepOutput:
+    release = Release.from_json(json.loads(inputs.read_file("release", RELEASE)))
+    with cluster_of(context.connections, spec.namespace) as cluster:
+        means = means_of(cluster, release.plan.name, reach=spec.reach, attempt=None)
+        verdict, observation, found = watch_cluster(
+            means, release, window_s=spec.window_s, interval_s=spec.interval_s
+        )
+    return _told(verdict, observation, url=found.url, revision=found.live)
+
+
+def _told(verdict: Verdict, observation: Observation, *, url: str, revision: str | None) -> StepOutput:
     logger.info("%s: %s", verdict.status, "; ".join(verdict.reasons))
     seen = observation.to_json()
     latencies = sorted(seen.pop("probe_latencies_ms"))
     return StepOutput(
         main="release",
         measurements={"latency_ms": latencies[len(latencies) // 2] if latencies else None},
-        details={"verdict": verdict.to_json(), "observation": seen, "url": service.url, "revision": live},
+        details={"verdict": verdict.to_json(), "observation": seen, "url": url, "revision": revision},
     )
 
 
@@ -77,5 +97,5 @@ STEP = Step(
     function=monitor,
     inputs=("release",),
     pure=False,
-    libraries=("docker", "numpy", "httpx", "prometheus-client"),
+    libraries=("docker", "numpy", "httpx", "kubernetes", "prometheus-client"),
 )

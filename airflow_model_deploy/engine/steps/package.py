@@ -21,6 +21,7 @@ from airflow_model_deploy.engine.packaging import (
     write_bundle,
 )
 from airflow_model_deploy.engine.steps.base import Input, Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.cluster_objects import write_objects
 from airflow_model_deploy.engine.steps.fields import Target
 from airflow_model_deploy.engine.steps.layout import BUNDLE, PLAN, RELEASE
 from airflow_model_deploy.engine.steps.spec import spec
@@ -98,6 +99,8 @@ def package(spec: PackageSpec, inputs: Inputs, context: StepContext) -> StepOutp
         image=found.image,
     )
     (folder / RELEASE).write_bytes(canonical_json(release.to_json()))
+    if spec.target == "kubernetes":
+        write_objects(folder, plan, found.image)
     return StepOutput(
         folder=folder,
         description=Description(

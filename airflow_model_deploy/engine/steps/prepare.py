@@ -14,10 +14,13 @@ from airflow_model_deploy.engine.packaging import (
     Objectives,
     ReleasePlan,
     Resources,
+    Rollout,
+    Workload,
     read_servable,
 )
 from airflow_model_deploy.engine.probing import load_golden
 from airflow_model_deploy.engine.steps.base import Inputs, Step, StepContext, StepOutput
+from airflow_model_deploy.engine.steps.cluster_objects import measured_workload, write_objects
 from airflow_model_deploy.engine.steps.fields import Target
 from airflow_model_deploy.engine.steps.layout import EVALUATION, PLAN
 from airflow_model_deploy.engine.steps.spec import spec
@@ -39,6 +42,16 @@ class PrepareSpec:
     memory_headroom: Annotated[
         float, Field(ge=1, le=10, description="memory limit over the measured peak")
     ] = 1.5
+    kubernetes: Annotated[
+        Workload | None,
+        Field(
+            description="target 'kubernetes': copies, placement, exposure, autoscaling; None: the defaults"
+        ),
+    ] = None
+    rollout: Annotated[
+        Rollout | None,
+        Field(description="target 'kubernetes': strategy, shares of traffic, waits; None: blue-green"),
+    ] = None
 
 
 def prepare(spec: PrepareSpec, inputs: Inputs, context: StepContext) -> StepOutput:
@@ -55,11 +68,15 @@ def prepare(spec: PrepareSpec, inputs: Inputs, context: StepContext) -> StepOutp
     golden = load_golden(servable.golden)
     memory = _rounded_up(evaluation["measured"]["peak_memory_bytes"] * spec.memory_headroom)
     threads = int(servable.session["intra_op_threads"])
+    workload, rollout = None, None
+    if spec.target == "kubernetes":
+        workload = measured_workload(spec.kubernetes, servable.folder, evaluation)
+        rollout = spec.rollout or Rollout()
     plan = ReleasePlan(
         name=servable.name,
         servable_digest=servable.digest,
         target=spec.target,
-        strategy="blue-green",
+        strategy=rollout.strategy if rollout else "blue-green",
         objectives=Objectives(
             latency_ms=spec.latency_ms,
             latency_share=spec.latency_share,
@@ -73,9 +90,13 @@ def prepare(spec: PrepareSpec, inputs: Inputs, context: StepContext) -> StepOutp
             built_tolerance=golden.largest_absolute("built"),
         ),
         resources=Resources(cpu=float(threads), memory_bytes=memory, threads=threads),
+        workload=workload,
+        rollout=rollout,
     )
     folder = context.folder("plan")
     (folder / PLAN).write_bytes(canonical_json(plan.to_json()))
+    if workload is not None:
+        write_objects(folder, plan)
     return StepOutput(
         folder=folder,
         description=Description(name=servable.name, kind="plan", format="json"),
@@ -94,5 +115,6 @@ STEP = Step(
     spec=PrepareSpec,
     function=prepare,
     inputs=("servable", "evaluation"),
+    version=2,
     libraries=("numpy",),
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.containers import Engine
-from airflow_model_deploy.engine.deployment import docker, host
+from airflow_model_deploy.engine.deployment import docker, host, kubernetes
 from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.packaging import read_golden
 from airflow_model_deploy.engine.probing import Comparison, GoldenSet, check_server
@@ -69,17 +69,33 @@ def live_revision(place: str, service: Any) -> str | None:
 
 
 def service_status(
-    root: Path | str | None, name: str, *, place: str = "host", engine: Engine | None = None
+    root: Path | str | None,
+    name: str,
+    *,
+    place: str = "host",
+    engine: Engine | None = None,
+    cluster: kubernetes.Cluster | None = None,
 ) -> dict[str, Any]:
     """Return what a place serves, as JSON; {} where the service was never deployed."""
+    if place == "kubernetes":
+        found = kubernetes.status(_required(cluster), name)
+        return {} if found is None else asdict(found)
     service = _find(place, name, root=root, engine=engine)
     return {} if service is None else {**asdict(_room(place).status(service)), "port": service.port}
 
 
 def stop_service(
-    root: Path | str | None, name: str, *, place: str = "host", engine: Engine | None = None
+    root: Path | str | None,
+    name: str,
+    *,
+    place: str = "host",
+    engine: Engine | None = None,
+    cluster: kubernetes.Cluster | None = None,
 ) -> None:
     """End a service, if there is one; what is installed stays."""
+    if place == "kubernetes":
+        kubernetes.stop(_required(cluster), name)
+        return
     service = _find(place, name, root=root, engine=engine)
     if service is not None:
         _room(place).stop(service)
@@ -103,6 +119,12 @@ def told(found: Deployment) -> dict[str, Any]:
             "tolerance": original.tolerance,
         }
     return details
+
+
+def _required(cluster: kubernetes.Cluster | None) -> kubernetes.Cluster:
+    if cluster is None:
+        raise InputError("no cluster is named", found="namespace: none", wanted="its namespace")
+    return cluster
 
 
 def _room(place: str) -> Any:

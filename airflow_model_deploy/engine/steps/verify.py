@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.artifacts import Reference, Store
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-def verify(uri: str, digest: str | None = None) -> dict[str, Any]:
+
+def verify(uri: str, digest: str | None = None, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Verify an artifact and its ancestors; returns them in the order visited.
 
     Raises:
         IntegrityError: names the first file or manifest that isn't what it should be.
     """
     store_url, _, name = uri.rstrip("/").rpartition("/artifacts/")
-    store = Store(store_url)
+    store = Store(store_url, options)
     digest = digest or name.replace("-", ":", 1)
     queue: list[Reference] = [store.reference(digest)]
     seen: dict[str, dict[str, Any]] = {}

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
-import json
-import threading
-import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tests.engine.deployment.cluster.load import Load
 from tests.engine.serving.servables import expected, infer_body, request
 
 if TYPE_CHECKING:
@@ -46,48 +42,11 @@ class Check:
         return Result(distance < 1e-4, f"largest difference {distance:.3g}")
 
 
-@dataclass
-class Traffic:
-    """What a client saw: which version answered, and every failure."""
-
-    versions: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-
-    def ask(self, port: int) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-        try:
-            connection.request("POST", "/v2/models/tiny/infer", json.dumps(infer_body(ROWS)))
-            response = connection.getresponse()
-            body = response.read()
-            if response.status == 200:
-                self.versions[json.loads(body)["model_version"]] += 1
-            else:
-                self.failures.append(f"{response.status} {body!r}")
-        except (OSError, http.client.HTTPException) as error:
-            self.failures.append(repr(error))
-        finally:
-            connection.close()
-
-
 @contextlib.contextmanager
-def driving(service: host.Service | docker.Service, clients: int = 2) -> Iterator[Traffic]:
+def driving(service: host.Service | docker.Service, clients: int = 2) -> Iterator[Load]:
     """Ask the public port, a new connection a request, until the block ends."""
-    traffic, done = Traffic(), threading.Event()
-
-    def drive() -> None:
-        while not done.is_set():
-            traffic.ask(service.port)
-            time.sleep(0.002)
-
-    threads = [threading.Thread(target=drive) for _ in range(clients)]
-    for thread in threads:
-        thread.start()
-    try:
-        yield traffic
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
+    with Load(f"127.0.0.1:{service.port}", clients=clients, fresh=clients, pause_s=0.002) as load:
+        yield load
 
 
 def alive(pid: int) -> bool:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -8,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_model_deploy.engine.monitoring import Observation, judge
-from airflow_model_deploy.engine.monitoring.verdict import excess_probability
 from airflow_model_deploy.engine.packaging import Objectives
 
 GOALS = Objectives(latency_ms=10.0, latency_share=0.95, max_error_share=0.01, min_requests=20)
@@ -118,25 +116,7 @@ def test_no_data_is_never_healthy(
         assert over is not None
 
 
-@given(st.integers(1, 60), st.data())
-def test_the_tail_is_the_binomials(trials: int, data: st.DataObject) -> None:
-    share = data.draw(st.sampled_from([0.01, 0.05, 0.3]))
-    events = data.draw(st.integers(0, trials))
-    exact = sum(
-        math.comb(trials, k) * share**k * (1 - share) ** (trials - k) for k in range(events, trials + 1)
-    )
-    if events > trials * share:
-        assert excess_probability(events, trials, share) == pytest.approx(exact, rel=1e-9)
-    else:
-        assert excess_probability(events, trials, share) == 1.0
-
-
 def test_a_million_requests_are_judged_at_once() -> None:
     seen = replace(GOOD, requests=1_000_000, errors=10_400)
     assert judge(seen, GOALS).status == "failing"
     assert judge(replace(seen, errors=10_010), GOALS).status == "degraded"
-
-
-@pytest.mark.parametrize(("share", "events"), [(0.0, 1), (1.0, 10)])
-def test_shares_of_all_and_nothing_have_their_answers(share: float, events: int) -> None:
-    assert excess_probability(events, 10, share) == (0.0 if share == 0 else 1.0)

@@ -1,0 +1,108 @@
+"""The way back: the traffic first, by one write, then the scale. Needs neither registry nor metrics nor Airflow."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow_model_deploy.engine.errors import ModelDeployError, RolloutError
+
+if TYPE_CHECKING:
+    from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import Decision, Result
+    from airflow_model_deploy.engine.deployment.targets.kubernetes.rollout import Moves
+
+RESTORED_WITHIN_S = 600.0
+
+
+def withdraw(moves: Moves, decision: Decision, result: Result, reason: str, *, held: bool = True) -> Decision:
+    """Give all traffic back to the live revision and end the candidate; the decision says why.
+
+    Where the live revision has no ready pod, the traffic stays where it is (if `held`): whoever answers is better
+    than nobody.
+
+    Raises:
+        RolloutError: the traffic had moved, and what served before is not healthy.
+    """
+    candidate, live = str(decision.candidate), decision.live
+    moves.log(f"{moves.means.name}: revision {candidate} is withdrawn ({result}): {reason}")
+    if held and live and decision.stage in ("shared", "switched"):
+        _require_healthy(moves, decision, live, reason)
+    ended = decision.ended(moves.outcome(decision, result, reason))
+    after = moves.traffic.write(decision, ended, force=True)
+    moves.log(f"{moves.means.name}: {live or 'nothing'} has all traffic")
+    if result == "interrupted":
+        # Little time is left; what more there is to do, the next call does.
+        moves.revisions.scale(candidate, 0)
+        return after
+    _restore(moves, decision, live)
+    if live:
+        moves.autoscale(after)
+        if decision.stage != "private":
+            moves.led_to(live, candidate)
+    if moves.revisions.replicas(candidate):
+        moves.revisions.scale(candidate, 0)
+    return after
+
+
+def _require_healthy(moves: Moves, decision: Decision, live: str, reason: str) -> None:
+    if moves.revisions.ready_now(live):
+        return
+    if moves.revisions.replicas(live) == 0:
+        # A rolling replacement has ended them; one has to be back before it can take over.
+        _start_one(moves, decision, live)
+        return
+    moves.write(decision, outcome=moves.outcome(decision, "held", reason))
+    raise RolloutError(
+        f"the rollout of {moves.means.name} is held: neither revision is healthy",
+        found=f"revision {live}, which served before, has no ready pod; revision {decision.candidate}: {reason}",
+        wanted="a healthy revision to give the traffic to",
+        remedy="Look at the pods of both; a release that works, or a rollback, goes on from here.",
+    )
+
+
+def _start_one(moves: Moves, decision: Decision, live: str) -> None:
+    candidate = str(decision.candidate)
+    count = moves.revisions.replicas(candidate) or 0
+    if count and not moves.rollout(decision).max_surge:
+        moves.revisions.scale(candidate, count - 1)  # it holds what the other needs
+    moves.revisions.scale(live, 1)
+    moves.revisions.ready(live, 1, RESTORED_WITHIN_S)
+
+
+def _restore(moves: Moves, decision: Decision, live: str | None) -> None:
+    """Bring the live revision back to full scale where the strategy has taken pods from it."""
+    full = decision.replicas
+    if live is None or full is None or moves.rollout(decision).strategy != "rolling":
+        return
+    if (moves.revisions.replicas(live) or 0) < full:
+        moves.revisions.scale(str(decision.candidate), 0)
+        moves.revisions.scale(live, full)
+        moves.revisions.ready(live, full, RESTORED_WITHIN_S)
+
+
+def make_way(moves: Moves, decision: Decision, following: str) -> Decision:
+    """End a change to another revision that an earlier call left, before `following` takes its place.
+
+    What nobody has seen to be right must not be what a failure leads back to; unless nothing else serves: then a
+    release that works must not be kept out by it.
+    """
+    live, candidate = decision.live, str(decision.candidate)
+    moves.log(
+        f"{moves.means.name}: revision {candidate} was left half way; revision {following} is wanted now"
+    )
+    moved = decision.stage in ("shared", "switched")
+    if live and moved and not moves.revisions.ready_now(live) and moves.revisions.ready_now(candidate):
+        reason = f"{live} isn't healthy; {candidate} keeps the traffic until {following} has proved itself"
+        ended = decision.ended(moves.outcome(decision, "held", reason), live=candidate, previous=live)
+        return moves.traffic.write(decision, ended, force=True)
+    return withdraw(moves, decision, "rolled back", f"revision {following} is deployed instead", held=False)
+
+
+def withdraw_after(moves: Moves, decision: Decision, result: Result, error: BaseException) -> None:
+    """Withdraw because of an error; what goes wrong on the way is logged, so that the first error is told."""
+    reason = f"{type(error).__name__}" if not isinstance(error, ModelDeployError) else str(error)
+    try:
+        withdraw(moves, decision, result, reason)
+    except RolloutError:
+        raise
+    except ModelDeployError as another:
+        moves.log(f"{moves.means.name}: the way back is not finished, the next call goes on: {another}")

@@ -1,0 +1,188 @@
+"""The pod in the cluster that moves a service's traffic, as a task.
+
+This module alone subclasses KubernetesPodOperator, and pays for its import when a Dag is parsed. The pod's own end
+decides nothing: it may be lost, deleted or collected before anybody has seen it. What became of the traffic stands on
+the service in the cluster, and is read there on every way out.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+
+from airflow_model_deploy.config import KubernetesConfig
+from airflow_model_deploy.operators import clusters, driver_spec, execution
+from airflow_model_deploy.operators.driver_end import PodEnd, concluded
+from airflow_model_deploy.operators.verdict import Driven, ended
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import timedelta
+    from typing import NoReturn
+
+    from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
+
+# Airflow ends a killed task's process five seconds after it asked it to end.
+_KILL_PATIENCE_S, _KILL_CALLS_S = 3.0, 2.0
+
+
+class DriverPodOperator(KubernetesPodOperator):
+    """Send a driver into the cluster, wait for it, deferred if wanted, and tell how the cluster says it ended.
+
+    :param kubernetes: namespace, connection, driver and service. (templated)
+    """
+
+    template_fields: Sequence[str] = ("kubernetes", *KubernetesPodOperator.template_fields)
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **KubernetesPodOperator.template_fields_renderers,
+        "kubernetes": "json",
+    }
+
+    def __init__(self, *, kubernetes: KubernetesConfig | None = None, **kwargs: Any) -> None:
+        given = {**(kwargs.get("default_args") or {}), **kwargs}
+        ours = {"kubernetes_conn_id": None, **driver_spec.DEFAULTS}
+        super().__init__(**{name: value for name, value in ours.items() if name not in given}, **kwargs)
+        # KubernetesPodOperator means its pod's sidecar by this; the result here is the step's own.
+        self.do_xcom_push = True
+        self.kubernetes = asdict(kubernetes or KubernetesConfig())
+        self._driven: Driven | None = None
+        self._adopted = False
+
+    def drive(self, driven: Driven, context: Context) -> dict[str, Any]:
+        """Run the driver; returns the result, or raises as `concluded` says."""
+        self.adopt()
+        self._driven = driven
+        driver_spec.send(self, driven)
+        wait = super().execute
+        return self._followed(context, lambda: wait(context))
+
+    def release_of(self) -> Any:
+        """Return the release that the driver deploys; None where there is none."""
+        return None
+
+    def adopt(self) -> None:
+        """Take over what the settings say and the pod's own arguments don't; once, after rendering."""
+        if not self._adopted:
+            self._adopted = True
+            driver_spec.adopt(self, self.kubernetes)
+
+    def cluster_fields(self) -> dict[str, Any]:
+        """Return how the cluster is reached, with credentials: never logged, and passed on privately only."""
+        extras = clusters.connection_extras(str(self.kubernetes_conn_id))
+        return clusters.cluster_fields(
+            extras, in_cluster=self.in_cluster, path=self.config_file, context=self.cluster_context
+        )
+
+    def get_or_create_pod(self, pod_request_obj: Any, context: Context) -> Any:
+        """Find the driver of an earlier try whose worker died, or start one; never follow one with other work."""
+        if self._killed:
+            raise InterruptedError("the task was killed before its driver was started")
+        pod = super().get_or_create_pod(pod_request_obj, context)
+        found = driver_spec.driven_by(pod)
+        if self._driven is None or (found is not None and found.same_work(self._driven)):
+            self._driven = found or self._driven
+            return pod
+        self.log.info("Pod %s was sent to do something else; it is ended", pod.metadata.name)
+        self.pod_manager.delete_pod(pod)
+        self.reattach_on_restart = False
+        return super().get_or_create_pod(pod_request_obj, context)
+
+    def convert_config_file_to_dict(self) -> None:
+        """Read the worker's kubeconfig for the triggerer, unless the connection says how the cluster is reached."""
+        extras = clusters.connection_extras(str(self.kubernetes_conn_id))
+        if not clusters.cluster_fields(extras).keys() - {"context"}:
+            super().convert_config_file_to_dict()  # type: ignore[no-untyped-call]
+
+    def defer(
+        self,
+        *,
+        trigger: BaseTrigger,
+        method_name: str,
+        kwargs: dict[str, Any] | None = None,
+        timeout: timedelta | float | None = None,
+    ) -> NoReturn:
+        """Defer by our own trigger, which knows whose traffic is at stake when the task is killed."""
+        from airflow_model_deploy.triggers.driver_pod import DriverPodTrigger
+
+        text = self._driven.to_json() if self._driven else ""
+        super().defer(
+            trigger=DriverPodTrigger.of(trigger, text),
+            method_name=method_name,
+            kwargs={**(kwargs or {}), "driven": text},
+            timeout=timeout,
+        )
+
+    def trigger_reentry(self, context: Context, event: dict[str, Any], driven: str | None = None) -> Any:
+        """Resume after the deferral. Without `driven` it is `execute` itself that found the pod ended already."""
+        if driven is None:
+            return super().trigger_reentry(context, event)
+        self.adopt()
+        self._driven = Driven.from_json(driven)
+        resume = super().trigger_reentry
+        return self._followed(context, lambda: resume(context, event))
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume; where the deferral itself failed or ran out of time, end the driver and read the verdict, too."""
+        resume = super().resume_execution
+        if hasattr(self, next_method):
+            return resume(next_method, next_kwargs, context)
+        self.adopt()
+        self.pod = self.find_pod(str(self.namespace), context)
+        self._driven = driver_spec.driven_by(self.pod)
+        if self._driven is not None:
+            self.pod_manager.delete_pod(self.pod)
+            return self._followed(context, lambda: resume(next_method, next_kwargs, context))
+        return resume(next_method, next_kwargs, context)
+
+    def on_kill(self) -> None:
+        """End the driver, which gives the traffic back, and see that it did."""
+        from airflow_model_deploy.engine.errors import ModelDeployError
+
+        self._killed = True
+        if self._driven is None or self.on_kill_action.value == "keep_pod":
+            return
+        try:
+            # A client of its own: the other one may be in the middle of a call that this one interrupts.
+            with clusters.open_cluster(
+                self.cluster_fields(), self._driven.namespace, log=self.log, patience_s=_KILL_CALLS_S
+            ) as cluster:
+                if self.pod is not None:
+                    cluster.delete("Pod", self.pod.metadata.name)
+                ended(cluster, self._driven, patience_s=_KILL_PATIENCE_S, log=self.log)
+        except ModelDeployError as error:
+            self.log.warning("The driver was told to end, but its end was not seen: %s", error)
+
+    def _followed(self, context: Context, wait: Callable[[], Any]) -> dict[str, Any]:
+        """Wait for the pod, and then ask the cluster, however that went."""
+        from airflow.providers.common.compat.sdk import AirflowException
+
+        failure: Exception | None = None
+        try:
+            with self._without_sidecar():
+                wait()
+        except Exception as error:
+            # Whatever the pod, its node or the way to it said: the verdict stands in the cluster.
+            failure = error
+        driven = self._driven
+        if driven is None or self._killed:
+            raise AirflowException(f"the driver was ended: {failure or 'the task was killed'}") from failure
+        seen = PodEnd(failure, driver_spec.exit_code(self), driver_spec.GRACE_S + 10.0)
+        with clusters.open_cluster(self.cluster_fields(), driven.namespace, log=self.log) as cluster:
+            result = concluded(
+                cluster, driven, seen, release=self.release_of(), context=context, log=self.log
+            )
+        execution.announce(self.outlets, context, result)
+        return result
+
+    @contextmanager
+    def _without_sidecar(self) -> Iterator[None]:
+        """Keep KubernetesPodOperator from adding a sidecar for a result: Airflow reads the flag only afterwards."""
+        self.do_xcom_push = False
+        try:
+            yield
+        finally:
+            self.do_xcom_push = True

@@ -1,0 +1,1 @@
+"""Waiting for what a service in a cluster has become."""
