@@ -34,7 +34,7 @@ airflow: install ## start Airflow's UI with the reference Dag on PORT (8080)
 	@$(BIN)/python tools/demo.py --ui --port '$(PORT)'
 
 test: install ## run the tests (PYTEST_WORKERS=2 processes)
-	@$(BIN)/python -m pytest -m 'not slow' -n '$(PYTEST_WORKERS)' --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest -m 'not slow' -n '$(PYTEST_WORKERS)' --dist loadfile --no-loadscope-reorder
 
 test-slow: install ## run the slow tests
 	@$(BIN)/python -m pytest -m slow

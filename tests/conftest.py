@@ -23,30 +23,43 @@ os.environ.setdefault("AIRFLOW__CORE__UNIT_TEST_MODE", "True")
 os.environ.setdefault("AIRFLOW__CORE__LOAD_EXAMPLES", "False")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config, items):
-    """Skip, saying so, what needs a service that isn't there; say what stays together where workers share the tests."""
-    if config.pluginmanager.hasplugin("xdist"):
-        _group(items)
+# What workers must not share between them, by the beginning of its files' names: one Airflow for a whole folder, and
+# the Docker engine, where some tests look at every container and remove images at their end.
+TOGETHER = {
+    "airflow": ("tests/dags/",),
+    "engine": (
+        "tests/engine/containers/",
+        "tests/engine/deployment/test_docker",
+        "tests/engine/deployment/test_places",
+        "tests/engine/packaging/test_",
+        "tests/flows/test_demo_docker",
+        "tests/flows/test_docker_engine",
+        "tests/flows/test_registry_secrets",
+        "tests/runners/",
+    ),
+}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Give the tests of a file to one worker, in their order; so with all that must stay together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            groups = (name for name, starts in TOGETHER.items() if nodeid.startswith(starts))
+            return next(groups, super()._split_scope(nodeid))
+
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(items):
+    """Skip, saying so, what needs a service that isn't there."""
     needs = {"docker": "DOCKER_HOST", "kubernetes": "KUBECONFIG"}
     for item in items:
         for marker, variable in needs.items():
             if item.get_closest_marker(marker) and not os.environ.get(variable):
                 item.add_marker(pytest.mark.skip(reason=f"{variable} is not set"))
-
-
-def _group(items):
-    """A file's tests run in one worker, in order; so do all of the folder that shares one Airflow, and all that use
-    the engine: some look at every container there, and at their end they remove images.
-    """
-    on_engine = {item.path for item in items if item.get_closest_marker("docker")}
-    for item in items:
-        group = str(item.path.relative_to(TESTS))
-        if item.path.is_relative_to(TESTS / "dags"):
-            group = "airflow"
-        elif item.path in on_engine:
-            group = "engine"
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture

@@ -50,6 +50,7 @@ class DriverPodOperator(KubernetesPodOperator):
         self.do_xcom_push = True
         self.kubernetes = asdict(kubernetes or KubernetesConfig())
         self._driven: Driven | None = None
+        self._reached: dict[str, Any] | None = None
         self._adopted = False
 
     def drive(self, driven: Driven, context: Context) -> dict[str, Any]:
@@ -69,13 +70,17 @@ class DriverPodOperator(KubernetesPodOperator):
         if not self._adopted:
             self._adopted = True
             driver_spec.adopt(self, self.kubernetes)
+            self.cluster_fields()
 
     def cluster_fields(self) -> dict[str, Any]:
         """Return how the cluster is reached, with credentials: never logged, and passed on privately only."""
-        extras = clusters.connection_extras(str(self.kubernetes_conn_id))
-        return clusters.cluster_fields(
-            extras, in_cluster=self.in_cluster, path=self.config_file, context=self.cluster_context
-        )
+        if self._reached is None:
+            # Found once: a task that is killed may be in the middle of asking Airflow for something.
+            extras = clusters.connection_extras(str(self.kubernetes_conn_id))
+            self._reached = clusters.cluster_fields(
+                extras, in_cluster=self.in_cluster, path=self.config_file, context=self.cluster_context
+            )
+        return self._reached
 
     def get_or_create_pod(self, pod_request_obj: Any, context: Context) -> Any:
         """Find the driver of an earlier try whose worker died, or start one; never follow one with other work."""

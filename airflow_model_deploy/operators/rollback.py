@@ -9,6 +9,7 @@ from airflow_model_deploy.links import DeploymentLink, ServiceLink
 from airflow_model_deploy.operators import execution
 from airflow_model_deploy.operators.driver_pod import DriverPodOperator
 from airflow_model_deploy.operators.engines import engine_fields
+from airflow_model_deploy.operators.stores import store_options
 from airflow_model_deploy.operators.verdict import Driven
 
 if TYPE_CHECKING:
@@ -73,13 +74,18 @@ class RollbackOperator(DriverPodOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Roll back and return the step's result; fails for good where trying again can't help."""
         spec = self.full_spec(context)
-        request = execution.make_request("rollback", spec, {}, store=self.store, context=context)
+        options = store_options(self.store, self.store_conn_id)
+        request = execution.make_request(
+            "rollback", spec, {}, store=self.store, context=context, store_options=options
+        )
         if self.target == "kubernetes":
             self.adopt()
             driven = Driven("rollback", self.service, str(self.namespace), spec["attempt"])
             return self.drive(driven, context)
         self._runner = execution.worker_runner(self.python, log=self.log)
-        result = execution.run_request(self._runner, request, log=self.log, connections=self.connections())
+        result = execution.run_request(
+            self._runner, request, log=self.log, connections=self.connections(), store_options=options
+        )
         execution.announce(self.outlets, context, result)
         return result
 

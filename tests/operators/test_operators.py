@@ -141,7 +141,7 @@ def test_a_source_is_ingested_instead_of_trained(trained, store, context, user_c
 
 def test_a_target_that_is_not_offered_is_refused_by_name(context):
     task = md.RolloutOperator(task_id="deploy", release={}, target="moon")
-    with pytest.raises(AirflowFailException, match="'moon'.*'host'"):
+    with pytest.raises(AirflowFailException, match=r"'moon'.*'host'"):
         task.execute(context)
 
 

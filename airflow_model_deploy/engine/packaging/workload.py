@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
@@ -18,7 +19,8 @@ from airflow_model_deploy.engine.packaging.settings import (
 
 Exposure = Literal["ClusterIP", "NodePort", "LoadBalancer"]
 _NODE_PORTS = (30000, 32767)
-_TUPLES = ("tolerations", "image_pull_secrets", "ingress_from")
+_TUPLES = ("tolerations", "image_pull_secrets", "ingress_from", "hostnames")
+_GATEWAY = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?/)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
 _TOLERATION = frozenset({"key", "operator", "value", "effect", "tolerationSeconds"})
 _AFFINITY = frozenset({"nodeAffinity", "podAffinity", "podAntiAffinity"})
 _PEER = frozenset({"ipBlock", "namespaceSelector", "podSelector"})
@@ -35,6 +37,9 @@ class Workload(JsonObject):
         port: the Service's.
         node_port: 30000 to 32767; None: the cluster chooses.
         service_annotations: of the Service, such as a cloud's settings of its load balancer.
+        gateway: "name" or "namespace/name" of a Gateway that leads to the service by an HTTPRoute, which also gives a
+            canary its share, request by request. Experimental. None: no route.
+        hostnames: that the route answers to; empty: all of the Gateway's.
         gpus: whole devices of a pod.
         gpu_resource: the device plugin's name for them.
         node_selector: labels that a node must have.
@@ -62,6 +67,8 @@ class Workload(JsonObject):
     port: int = 80
     node_port: int | None = None
     service_annotations: dict[str, str] = field(default_factory=dict)
+    gateway: str | None = None
+    hostnames: tuple[str, ...] = ()
     gpus: int = 0
     gpu_resource: str = "nvidia.com/gpu"
     node_selector: dict[str, str] = field(default_factory=dict)
@@ -125,6 +132,10 @@ class Workload(JsonObject):
             self._check("node_port", ok, wanted, "Set exposure to NodePort or LoadBalancer.")
         ok = maps_text(self.service_annotations)
         self._check("service_annotations", ok, "a mapping of text to text", 'Put "true" and "1" in quotes.')
+        ok = self.gateway is None or (is_text(self.gateway) and bool(_GATEWAY.fullmatch(self.gateway)))
+        self._check("gateway", ok, "'name' or 'namespace/name', or null", "Name a Gateway of the cluster.")
+        ok = isinstance(self.hostnames, tuple) and all(map(is_text, self.hostnames))
+        self._check("hostnames", ok, "host names", "Such as ['digits.example.org'].")
         ok, wanted = are_objects(self.ingress_from, _PEER), f"mappings with keys among {sorted(_PEER)}"
         self._check("ingress_from", ok, wanted, f"One mapping a NetworkPolicy peer. {_AS_THE_API}")
 

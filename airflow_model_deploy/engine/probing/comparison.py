@@ -54,6 +54,16 @@ class Comparison:
         )
         return line if self.passed or not self.mismatches else f"{line}; {self.mismatches[0]}"
 
+    def figures(self) -> dict[str, Any]:
+        """Return what a report tells: matched of total, and the error against the original's answers."""
+        original = self.parts[0] if self.parts else self
+        return {
+            "total": self.total,
+            "matched": self.matched,
+            "max_abs_error": original.max_abs_error,
+            "tolerance": original.tolerance,
+        }
+
 
 def compare(
     golden: GoldenSet,

@@ -6,10 +6,11 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.reporting import sentences, wording
+from airflow_model_deploy.engine.reporting import rollout_sentences, sentences, wording
 from airflow_model_deploy.engine.reporting.charts import draw_stages
 from airflow_model_deploy.engine.reporting.drawing import Chart, settings
 from airflow_model_deploy.engine.reporting.plan import KEPT
+from airflow_model_deploy.engine.reporting.rollout_charts import draw_rollout
 from airflow_model_deploy.engine.reporting.sensitivity import draw_sensitivity
 from airflow_model_deploy.engine.reporting.tradeoff import draw_tradeoffs
 
@@ -24,7 +25,7 @@ def write_html(report: dict[str, Any], path: Path) -> None:
         InputError: jinja2 isn't installed.
     """
     try:
-        from jinja2 import Environment, StrictUndefined
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
         from markupsafe import Markup
     except ImportError as e:
         raise InputError(
@@ -32,32 +33,50 @@ def write_html(report: dict[str, Any], path: Path) -> None:
             found=str(e),
             remedy="Install the extra: pip install 'airflow-model-deploy[report]'",
         ) from e
-    stages, plans, missing = _charts(report)
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_source),
     )
-    source = resources.files("airflow_model_deploy.engine.reporting") / "resources" / "report.html.j2"
-    page = environment.from_string(source.read_text(encoding="utf-8")).render(
+    page = environment.get_template("report.html.j2").render(
         report=report,
         headlines=_headlines(report),
-        stage_charts=stages,
-        plan_charts=plans,
-        missing=missing,
+        **_charts(report),
         formats=_formats(report["plan"]),
         # matplotlib escapes the names that it draws; everything else on the page is escaped here.
         as_drawn=Markup,
         say=wording,
         tell=sentences,
+        moved=rollout_sentences,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
 
 
-def _charts(report: dict[str, Any]) -> tuple[tuple[Chart, ...], tuple[Chart, ...], str | None]:
+def _source(name: str) -> str:
+    found = resources.files("airflow_model_deploy.engine.reporting") / "resources" / name
+    return found.read_text(encoding="utf-8")
+
+
+def _charts(report: dict[str, Any]) -> dict[str, Any]:
+    """The plots, or why there are none."""
+    rollouts = report["rollouts"]
     try:
-        return draw_stages(report), _plan_charts(report["plan"]), None
+        return {
+            "stage_charts": draw_stages(report),
+            "plan_charts": _plan_charts(report["plan"]),
+            "rollout_charts": [draw_rollout(rollout) for rollout in rollouts],
+            "missing": None,
+        }
     except ImportError as e:
-        return (), (), f"No plots: matplotlib can't be imported ({e})."
+        return {
+            "stage_charts": (),
+            "plan_charts": (),
+            "rollout_charts": [()] * len(rollouts),
+            "missing": f"No plots: matplotlib can't be imported ({e}).",
+        }
 
 
 def _plan_charts(plan: dict[str, Any] | None) -> tuple[Chart, ...]:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.errors import InputError
 from airflow_model_deploy.engine.reporting.plan import plan_part
+from airflow_model_deploy.engine.reporting.rollouts import rollouts_part
 from airflow_model_deploy.engine.reporting.wording import kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _STAGE = (
     "stage",
     "digest",
@@ -67,6 +68,7 @@ def build_report(
     metric: str | None = None,
     higher_is_better: bool = True,
     plan: Mapping[str, Any] | None = None,
+    rollouts: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Put the parts together; what a part leaves out becomes null, what it adds is refused.
 
@@ -90,9 +92,15 @@ def build_report(
         metric: what quality is measured by.
         higher_is_better: of the metric.
         plan: the compression plan: plan.json's content, or any part of it.
+        rollouts: those of the service that are to be shown, the last one being this run's: each with any of revision,
+            action ("deploy" or "rollback"), result, reason, at (ISO 8601), changes (lines), left_out (kinds that the
+            cluster doesn't serve), golden (total, matched) and phases: name, status, watched_s, reasons, and the
+            counts of the new revision (canary) and of the old one beside it (stable): requests, errors, slow,
+            restarts, ready, wanted.
 
     Raises:
-        InputError: no stage, a stage without a name, an unknown key, or a plan whose parts have wrong types.
+        InputError: no stage, a stage without a name, an unknown key, or a plan or a rollout whose parts have wrong
+            types.
     """
     if not stages:
         raise InputError("a report's stages", found="none", wanted="1 or more")
@@ -107,6 +115,7 @@ def build_report(
         "served": None if served is None else _filled(served, _SERVED, "served"),
         "gates": [_gate(gate) for gate in gates],
         "verdict": _verdict(verdict),
+        "rollouts": rollouts_part(rollouts),
         "environment": None if environment is None else _filled(environment, _ENVIRONMENT, "environment"),
     }
 

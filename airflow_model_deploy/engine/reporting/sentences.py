@@ -45,6 +45,24 @@ def of_run(report: dict[str, Any]) -> list[str]:
     return found
 
 
+def of_gaps(report: dict[str, Any]) -> str | None:
+    """What the run has no result of; None where nothing is missing."""
+    known = report["compression"]
+    missing = [
+        name
+        for name, there in (
+            (
+                "test",
+                bool(report["gates"]) or known["quality"] is not None or known["size_ratio"] is not None,
+            ),
+            ("deployment", report["served"] is not None),
+            ("monitoring", report["verdict"] is not None),
+        )
+        if not there
+    ]
+    return f"This run has no result of its {wording.listed(missing)}." if missing else None
+
+
 def _of_loss(part: dict[str, Any], metric: str) -> str:
     after, before = (
         wording.quality(part["quality"], metric),

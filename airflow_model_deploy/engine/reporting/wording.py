@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
 
 from airflow_model_deploy.engine.evaluation import in_points
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _NOTHING = "–"
 _MINUTE_S = 60
+# Not strftime's: those follow the language of the machine.
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _SPACE = "\N{NARROW NO-BREAK SPACE}"
 # Shares by name: "accuracy:logits", "top5", "f1_macro", "my_accuracy".
 _SHARE = re.compile(
@@ -40,6 +43,18 @@ def seconds(value: float | None) -> str:
         minutes, rest = divmod(round(value), _MINUTE_S)
         return f"{minutes} min {rest:02} s"
     return f"{_three(value)} s"
+
+
+def moment(text: str | None) -> str:
+    """A moment in ISO 8601 as a date and a time: "22 Nov 2026, 22:49:43 UTC"; "" where there is none."""
+    if not text:
+        return ""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = " UTC" if found.utcoffset() == timedelta(0) else f" {text[19:]}" if found.tzinfo else ""
+    return f"{found.day} {_MONTHS[found.month - 1]} {found.year}, {found:%H:%M:%S}{zone}"
 
 
 def percent(value: float | None) -> str:

@@ -16,7 +16,7 @@ from airflow_model_deploy.engine.steps.environment import versions
 from airflow_model_deploy.engine.steps.layout import PLAN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from airflow_model_deploy.engine.artifacts import Store
 
@@ -35,42 +35,51 @@ _COSTS = {
     "latency_ms": "latency_ms",
     "peak_memory_bytes": "peak_memory_bytes",
 }
+_OUTCOME = ("revision", "action", "result", "reason", "at")
 _COUNTED = ("compressed_bytes", "zero_fraction", "zeros_before", "zeros_after")
 
 
-def report_of_run(results: Results, *, run_id: str, plan: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def report_of_run(
+    results: Results,
+    *,
+    run_id: str,
+    plan: Mapping[str, Any] | None = None,
+    rollouts: Sequence[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Build the report from each stage's result (as a task returns it), in the order of the flow.
 
-    The stages test_model, deploy_model and monitor_model must be among them.
+    A run that ended early has a report, too: what is missing of test_model, deploy_model and monitor_model is null.
 
     Args:
-        results: by the stages' names.
+        results: by the stages' names; those that there are.
         run_id: which run this was.
         plan: the compression plan in full (`plan_of_run` reads it); by default what a stage's result tells of it
             under details["plan"], and no plan where none does.
+        rollouts: outcomes as a cluster keeps them, the last one being this run's; by default what the deployment's
+            result tells of it under details["outcome"], and none where it doesn't.
     """
-    test, deploy, monitor = (results[name] for name in ("test_model", "deploy_model", "monitor_model"))
-    golden = deploy["details"]["golden"]
-    metrics = test["metrics"]
+    test, deploy, monitor = (results.get(name) for name in ("test_model", "deploy_model", "monitor_model"))
+    metrics = test["metrics"] if test else {}
+    told = [deploy["details"].get("outcome")] if deploy and rollouts is None else rollouts or ()
     return build_report(
         [_stage(name, result) for name, result in results.items()],
-        compression=_compression(test),
-        served={
-            "golden_requests": golden["total"],
-            "matched": golden["matched"],
-            "max_abs_error": golden["max_abs_error"],
-            "tolerance": golden["tolerance"],
-            "url": deploy["details"]["url"],
-        },
-        verdict=monitor["details"]["verdict"],
-        gates=[{key: gate.get(key) for key in _GATE} for gate in test["details"]["gates"]],
+        compression=_compression(test) if test else None,
+        served=_served(deploy) if deploy else None,
+        verdict=monitor["details"]["verdict"] if monitor else None,
+        gates=[{key: gate.get(key) for key in _GATE} for gate in test["details"]["gates"]] if test else (),
         environment=_environment(results),
-        model=test.get("name"),
+        model=next((result["name"] for result in reversed(results.values()) if result.get("name")), None),
         run_id=run_id,
         metric=metrics.get("metric"),
         higher_is_better=bool(metrics.get("higher_is_better", True)),
         plan=_told(results.values()) if plan is None else plan,
+        rollouts=[rollout_of(outcome) for outcome in told if outcome],
     )
+
+
+def rollout_of(outcome: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an outcome, as a cluster keeps it, as the report takes it."""
+    return {**(outcome.get("details") or {}), **{key: outcome.get(key) for key in _OUTCOME}}
 
 
 def plan_of_run(results: Results, store: Store) -> dict[str, Any] | None:
@@ -145,6 +154,18 @@ def _size(result: Mapping[str, Any]) -> int | None:
     return size
 
 
+def _served(deploy: Mapping[str, Any]) -> dict[str, Any]:
+    details = deploy["details"]
+    golden = details.get("golden") or {}
+    return {
+        "golden_requests": golden.get("total"),
+        "matched": golden.get("matched"),
+        "max_abs_error": golden.get("max_abs_error"),
+        "tolerance": golden.get("tolerance"),
+        "url": details.get("url"),
+    }
+
+
 def _number(value: Any) -> float | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
@@ -186,4 +207,5 @@ def _environment(results: Results) -> dict[str, Any]:
             None,
         ),
     }
-    return here | (results["test_model"]["details"].get("environment") or {})
+    test = results.get("test_model")
+    return here | ((test["details"].get("environment") if test else None) or {})

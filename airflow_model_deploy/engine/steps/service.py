@@ -111,13 +111,7 @@ def told(found: Deployment) -> dict[str, Any]:
         "summary": found.golden.summary,
     }
     if isinstance(found.golden, Comparison):
-        original = found.golden.parts[0] if found.golden.parts else found.golden
-        details["golden"] = {
-            "total": found.golden.total,
-            "matched": found.golden.matched,
-            "max_abs_error": original.max_abs_error,
-            "tolerance": original.tolerance,
-        }
+        details["golden"] = found.golden.figures()
     return details
 
 

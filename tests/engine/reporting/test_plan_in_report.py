@@ -302,7 +302,7 @@ def test_the_json_keeps_its_schema_and_holds_what_the_page_shows(
     page = _page(tmp_path, plan)
     report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     jsonschema.validate(report, _schema())
-    assert report["schema_version"] == 2
+    assert report["schema_version"] == 3
     for candidate in report["plan"]["candidates"] if plan else ():
         assert f"{candidate['number']} · {candidate['name']}" in page.text
 

@@ -21,7 +21,6 @@ from airflow_model_deploy.engine.steps.service import golden_check
 from tests.engine.deployment.cluster.served import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
 
     from airflow_model_deploy.engine.deployment import Deployment
     from tests.engine.deployment.cluster.served import Served

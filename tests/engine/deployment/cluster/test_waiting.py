@@ -20,6 +20,8 @@ from tests.engine.deployment.cluster.faults import Flaky, cuttable
 from tests.engine.deployment.cluster.manifests import REGISTRY, deployment, service
 
 pytestmark = pytest.mark.kubernetes
+# Without a probe a container is ready in the moment before it ends.
+LATE = {"exec": {"command": ["true"]}, "initialDelaySeconds": 60}
 
 
 def failure(
@@ -91,9 +93,8 @@ def test_a_name_that_no_image_can_have_ends_it_at_once(cluster):
 
 
 def test_a_server_that_ends_again_and_again_is_given_up_with_its_last_words(cluster):
-    probe = {"exec": {"command": ["true"]}, "initialDelaySeconds": 60}
     script = "import sys; print('no such weights'); sys.exit(3)"
-    cluster.apply(deployment("web", script, container={"readinessProbe": probe}))
+    cluster.apply(deployment("web", script, container={"readinessProbe": LATE}))
     words, lines = failure(cluster, "web")
     assert "code 3" in words
     assert "no such weights" in words
@@ -101,7 +102,9 @@ def test_a_server_that_ends_again_and_again_is_given_up_with_its_last_words(clus
 
 
 def test_a_server_that_needs_more_memory_than_it_may_have_is_given_up(cluster):
-    cluster.apply(deployment("web", "x = bytearray(1 << 30)", memory="24Mi"))
+    cluster.apply(
+        deployment("web", "x = bytearray(1 << 30)", memory="32Mi", container={"readinessProbe": LATE})
+    )
     assert "OOMKilled" in failure(cluster, "web")[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import signal
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -54,6 +55,11 @@ class Wrk:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
+
+    def stop(self) -> WrkResult:
+        """End it early, and return what it counted."""
+        self._process.send_signal(signal.SIGINT)
+        return self.result()
 
     def result(self) -> WrkResult:
         """Wait for the end, and return what it counted."""

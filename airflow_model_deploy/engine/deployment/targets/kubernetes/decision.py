@@ -16,7 +16,7 @@ SCHEMA_VERSION = 1
 KEPT = 10
 
 Action = Literal["deploy", "rollback"]
-Stage = Literal["private", "shared", "switched"]
+Stage = Literal["private", "shared", "routed", "switched"]
 Result = Literal["promoted", "rolled back", "unchanged", "interrupted", "held"]
 
 
@@ -54,8 +54,8 @@ class Decision:
         previous: where a rollback leads.
         candidate: the revision that is to become live; None: nothing is being changed.
         action: what the change is for.
-        stage: of the change. private: the candidate gets no requests; shared: both get them; switched: the
-            candidate gets all.
+        stage: of the change. private: the candidate gets no requests; shared: both get them; routed: it gets a share
+            by an HTTPRoute, and none by the Service; switched: it gets all.
         step: of the strategy; the index of its phase.
         replicas: full scale of the live revision when the change began.
         planned: replicas by the plan of the last change.

@@ -11,13 +11,14 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from airflow_model_deploy.engine.deployment.targets.kubernetes import objects
+from airflow_model_deploy.engine.deployment.targets.kubernetes import objects, routing
 from airflow_model_deploy.engine.deployment.targets.kubernetes.analysis import bake
 from airflow_model_deploy.engine.deployment.targets.kubernetes.interruption import RolloutInterruptedError
 from airflow_model_deploy.engine.deployment.targets.kubernetes.phases import (
     Scale,
     canary_phases,
     rolling_step,
+    routed_phases,
 )
 from airflow_model_deploy.engine.deployment.targets.kubernetes.releases import target_of
 from airflow_model_deploy.engine.deployment.targets.kubernetes.withdrawal import withdraw_after
@@ -26,7 +27,7 @@ from airflow_model_deploy.engine.errors import RolloutError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import Decision
+    from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import Decision, Stage
     from airflow_model_deploy.engine.deployment.targets.kubernetes.rollout import Moves
     from airflow_model_deploy.engine.packaging import Workload
 
@@ -48,6 +49,7 @@ def advance(moves: Moves, decision: Decision) -> Decision:
             target = target_of(
                 moves.release(decision, str(decision.candidate)), moves.means.cluster.namespace
             )
+            routing.require_gateway(moves, target.workload)
             moves.apply_account(target)
             moves.revisions.ensure(target, str(decision.candidate))
             _prepare(moves, now)
@@ -71,18 +73,23 @@ def _blue_green(moves: Moves, now: list[Decision]) -> None:
 def _canary(moves: Moves, now: list[Decision]) -> None:
     decision = now[0]
     rollout, candidate = moves.rollout(decision), str(decision.candidate)
-    phases = canary_phases(rollout.weights, _full_scale(moves, decision))
+    workload = _candidate_workload(moves, decision)
+    stage: Stage = "routed" if routing.is_routed(workload) else "shared"
+    in_phases = routed_phases if stage == "routed" else canary_phases
+    phases = in_phases(rollout.weights, _full_scale(moves, decision))
     for number, phase in enumerate(phases):
         if number < now[0].step:
             continue
         _checked(moves, now[0], phase.replicas)
         if now[0].stage == "private":
             moves.revisions.end_others((now[0].live, candidate), _GONE_WITHIN_S)
-        if now[0].stage != "shared" or now[0].step != number:
-            now[0] = moves.write(now[0], stage="shared", step=number)
+        if now[0].stage != stage or now[0].step != number:
+            now[0] = moves.write(now[0], stage=stage, step=number)
+        if stage == "routed":
+            routing.share(moves, workload, candidate, phase.weight)
         moves.log(
             f"{moves.means.name}: canary {candidate} has {phase.replicas} pods, about {phase.share:.0%} of the"
-            f" connections ({phase.weight:.0%} wanted)"
+            f" {'requests' if stage == 'routed' else 'connections'} ({phase.weight:.0%} wanted)"
         )
         bake(moves, now[0], rollout, f"canary {phase.share:.0%}", compare=True)
     # Scaled meanwhile, by an autoscaler or a person: the candidate takes over no fewer.
@@ -119,6 +126,7 @@ def _watch_switched(moves: Moves, now: list[Decision]) -> None:
     decision = now[0]
     candidate = str(decision.candidate)
     moves.autoscale(decision)
+    routing.unshare(moves, _candidate_workload(moves, decision))
     moves.revisions.ready(candidate, 1, _within(moves, decision))
     moves.led_to(candidate, decision.live)
     moves.ask_public(decision, candidate)
@@ -144,7 +152,9 @@ def _watch_switched(moves: Moves, now: list[Decision]) -> None:
 
 def _settle(moves: Moves, decision: Decision) -> Decision:
     """End what doesn't serve any more. What is left undone here, the next call does."""
-    moves.surroundings(moves.workload_of(decision))
+    workload = moves.workload_of(decision)
+    moves.surroundings(workload)
+    routing.remove_canary(moves, workload)
     moves.revisions.retire(str(decision.live), decision.previous, KEPT_REVISIONS)
     return decision
 

@@ -26,6 +26,11 @@ def revision_name(service: str, revision: str) -> str:
     return f"{service}-{revision}"
 
 
+def canary_name(service: str) -> str:
+    """Return the name of the Service that leads to a candidate behind an HTTPRoute."""
+    return f"{service}-canary"
+
+
 def only(service: str, revision: str | None) -> dict[str, str]:
     """Return the selector of one revision's pods; None: of no pods at all."""
     return {SERVICE: service, REVISION: revision or NO_REVISION}

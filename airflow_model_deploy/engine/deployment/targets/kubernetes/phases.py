@@ -6,6 +6,7 @@ means them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -43,6 +44,11 @@ def canary_phases(weights: tuple[float, ...], replicas: int) -> tuple[Phase, ...
         count = min(max(1, round(weight * replicas / (1 - weight))), max(1, replicas))
         phases.append(Phase(weight, count, count / (replicas + count)))
     return tuple(phases)
+
+
+def routed_phases(weights: tuple[float, ...], replicas: int) -> tuple[Phase, ...]:
+    """Return the phases of a canary whose share a route gives exactly; its pods are as many as carry that share."""
+    return tuple(Phase(weight, max(1, math.ceil(weight * replicas)), weight) for weight in weights)
 
 
 def rolling_step(wanted: int, now: Scale, ready: int, *, max_surge: int, max_unavailable: int) -> Scale:

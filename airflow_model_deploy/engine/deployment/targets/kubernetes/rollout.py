@@ -22,6 +22,7 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.revisions import 
 from airflow_model_deploy.engine.deployment.targets.kubernetes.traffic import Traffic
 from airflow_model_deploy.engine.errors import RolloutError
 from airflow_model_deploy.engine.packaging import Rollout, Workload
+from airflow_model_deploy.engine.probing import Comparison
 
 if TYPE_CHECKING:
     from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import Result
@@ -235,7 +236,9 @@ class Moves:
 
     def _judged(self, result: CheckResult, what: str) -> None:
         self.log(f"check of {what}: {result.summary}")
-        self.details["golden"], self.answered = result.summary, result
+        self.answered, self.details["summary"] = result, result.summary
+        if isinstance(result, Comparison):
+            self.details["golden"] = result.figures()
         if not result.passed:
             raise RolloutError(
                 f"{what} gives wrong answers",

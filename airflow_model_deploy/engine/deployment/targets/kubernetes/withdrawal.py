@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from airflow_model_deploy.engine.deployment.targets.kubernetes import routing
 from airflow_model_deploy.engine.errors import ModelDeployError, RolloutError
 
 if TYPE_CHECKING:
@@ -24,8 +26,11 @@ def withdraw(moves: Moves, decision: Decision, result: Result, reason: str, *, h
     """
     candidate, live = str(decision.candidate), decision.live
     moves.log(f"{moves.means.name}: revision {candidate} is withdrawn ({result}): {reason}")
-    if held and live and decision.stage in ("shared", "switched"):
+    if held and live and decision.stage != "private":
         _require_healthy(moves, decision, live, reason)
+    workload = moves.workload_of(replace(decision, stage=None))
+    if decision.stage == "routed":
+        routing.unshare(moves, workload, wait=False)
     ended = decision.ended(moves.outcome(decision, result, reason))
     after = moves.traffic.write(decision, ended, force=True)
     moves.log(f"{moves.means.name}: {live or 'nothing'} has all traffic")
@@ -40,6 +45,9 @@ def withdraw(moves: Moves, decision: Decision, result: Result, reason: str, *, h
             moves.led_to(live, candidate)
     if moves.revisions.replicas(candidate):
         moves.revisions.scale(candidate, 0)
+    if decision.stage in ("routed", "switched"):
+        routing.unshare(moves, workload)
+        routing.remove_canary(moves, workload)
     return after
 
 
@@ -89,7 +97,7 @@ def make_way(moves: Moves, decision: Decision, following: str) -> Decision:
     moves.log(
         f"{moves.means.name}: revision {candidate} was left half way; revision {following} is wanted now"
     )
-    moved = decision.stage in ("shared", "switched")
+    moved = decision.stage != "private"
     if live and moved and not moves.revisions.ready_now(live) and moves.revisions.ready_now(candidate):
         reason = f"{live} isn't healthy; {candidate} keeps the traffic until {following} has proved itself"
         ended = decision.ended(moves.outcome(decision, "held", reason), live=candidate, previous=live)

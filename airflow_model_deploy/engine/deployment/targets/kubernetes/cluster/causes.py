@@ -103,7 +103,7 @@ def _of_container(container: Mapping[str, Any]) -> Cause | None:
     restarts = int(container.get("restartCount") or 0)
     if ended:
         again = before is not None and _soon_after(before, ended)
-        kills = 2 if again and _is_kill(before) and _is_kill(ended) else 1
+        kills = sum(_is_kill(e) for e in (before, ended)) if before is not None and again else 1
         return _of_exit(ended, name, exits=restarts + 1, kills=kills, loops=again)
     if not waiting:
         return None

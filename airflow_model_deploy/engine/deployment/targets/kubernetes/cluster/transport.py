@@ -145,8 +145,9 @@ def _socket_options() -> list[tuple[int, int, int]]:
 
 
 def _innermost(error: BaseException) -> BaseException:
-    """What really went wrong: the library wraps it."""
-    seen = error
-    while (deeper := seen.__cause__ or seen.__context__) is not None:
-        seen = deeper
-    return seen
+    """What really went wrong: the library wraps it, as a cause or as an argument.
+
+    Not the context: that may be an error of the caller's, which this call is made in answer to.
+    """
+    inside = [e for e in (error.__cause__, *error.args) if isinstance(e, BaseException)]
+    return _innermost(inside[0]) if inside else error

@@ -16,6 +16,10 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.objects.probes im
     progress_seconds,
     startup_seconds,
 )
+from airflow_model_deploy.engine.deployment.targets.kubernetes.objects.route import (
+    canary_service,
+    http_route,
+)
 from airflow_model_deploy.engine.deployment.targets.kubernetes.objects.service import (
     DRIVER,
     autoscaler,
@@ -31,10 +35,12 @@ __all__ = [
     "DRIVER",
     "Target",
     "autoscaler",
+    "canary_service",
     "chunk_names",
     "deployment",
     "disruption_budget",
     "file_name",
+    "http_route",
     "live_objects",
     "network_policy",
     "pending_image",

@@ -9,6 +9,7 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.objects.deploymen
     deployment,
     revision_of_template,
 )
+from airflow_model_deploy.engine.deployment.targets.kubernetes.objects.route import http_route
 from airflow_model_deploy.engine.deployment.targets.kubernetes.objects.service import (
     autoscaler,
     disruption_budget,
@@ -29,6 +30,7 @@ def live_objects(target: Target) -> list[dict[str, Any]]:
     name, namespace, workload = target.name, target.namespace, target.workload
     revision = revision_of_template(target)
     scaler = autoscaler(name, namespace, workload, revision)
+    route = http_route(name, namespace, workload)
     return [
         service_account(name, namespace),
         network_policy(name, namespace, workload),
@@ -36,6 +38,7 @@ def live_objects(target: Target) -> list[dict[str, Any]]:
         deployment(target),
         service(name, namespace, workload, selector=only(name, revision), annotations={}),
         *([scaler] if scaler else []),
+        *([route] if route else []),
     ]
 
 

@@ -1,0 +1,202 @@
+"""A driver whose API calls are numbered, and one of which ends it; and what must hold after each of them."""
+
+from __future__ import annotations
+
+import random
+import re
+import signal
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import (
+    Cluster,
+    Connection,
+    LostError,
+    is_ready,
+)
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.endpoints import ready_addresses
+from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import decision_on
+from airflow_model_deploy.engine.deployment.targets.kubernetes.names import REVISION, every
+from tests.engine.deployment.cluster.served import NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import Decision
+
+HOWS = (
+    "lost before it was sent",
+    "lost with its answer",
+    "killed before it was sent",
+    "killed with its answer",
+    "told to end with its answer",
+)
+# Where nothing is written, it is all the same to the cluster whether the call was carried out.
+OF_READS = ("lost with its answer", "killed with its answer", "told to end with its answer")
+
+_KIND = re.compile(r"/(?P<kind>[a-z]+)(/(?P<name>[^/]+))?(/(?P<sub>scale|status|log))?$")
+
+
+class KilledError(BaseException):
+    """The process is no more: nothing that it does from here on reaches the API server."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One call of a run: what is called, and which time."""
+
+    call: str
+    number: int
+
+    @property
+    def writes(self) -> bool:
+        """Whether the call changes anything."""
+        return not self.call.startswith(("GET", "WATCH")) and not self.call.endswith("(dry run)")
+
+    def __str__(self) -> str:
+        return f"{self.call} no. {self.number}"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What happens at a point."""
+
+    point: Point
+    how: str
+
+
+class Faulty(Cluster):
+    """Notes its calls, and lets one of them fail, for good, or end its process."""
+
+    def __init__(self, namespace: str, watcher: Watcher, fault: Fault | None = None) -> None:
+        super().__init__(Connection(), namespace)
+        self.calls: list[Point] = []
+        self.reached_at: int | None = None
+        self._watcher, self._fault, self._dead = watcher, fault, False
+        self._times = Counter[str]()
+
+    def _send(self, method: str, path: str, **what: Any) -> Any:
+        if self._dead:
+            raise KilledError
+        point = self._noted(method, path, what.get("query") or {})
+        here = self._fault is not None and self._fault.point == point
+        if here:
+            self.reached_at = len(self.calls)
+            self._fail("before it was sent")
+        answer = super()._send(method, path, **what)
+        if point.writes:
+            self._watcher.look(str(point))
+        if here:
+            self._fail("with its answer")
+        return answer
+
+    @property
+    def counted(self) -> Counter[str]:
+        """How many calls of what; watches left out: how many of these there are is a matter of time."""
+        return Counter(point.call for point in self.calls if not point.call.startswith("WATCH"))
+
+    def _noted(self, method: str, path: str, query: Any) -> Point:
+        match = _KIND.search(path.partition("/namespaces/")[2].partition("/")[2].join("/ ".split()) or path)
+        kind = (match and match["kind"]) or path
+        if match and match["sub"]:
+            kind += f"/{match['sub']}"
+        verb = "WATCH" if "watch" in query else method
+        call = f"{verb} {kind}" + (" (dry run)" if "dryRun" in query else "")
+        self._times[call] += 1
+        self.calls.append(Point(call, self._times[call]))
+        return self.calls[-1]
+
+    def _fail(self, when: str) -> None:
+        assert self._fault is not None
+        what, _, at = self._fault.how.partition(" before") if "before" in self._fault.how else (
+            self._fault.how.partition(" with")
+        )
+        if not self._fault.how.endswith(when):
+            return
+        if what == "killed":
+            self._dead = True
+            raise KilledError
+        if what == "told to end":
+            signal.raise_signal(signal.SIGTERM)
+            return
+        # No patience is that long: it isn't tried again.
+        raise LostError(str(self._fault.point), found=self._fault.how, retry_after_s=1e9)
+
+
+@dataclass
+class Watcher:
+    """Looks at the cluster after every write of a driver, and notes what must never be.
+
+    Args:
+        cluster: its own connection.
+        full: replicas that the service is to have.
+        unavailable: how many of them a rolling replacement may lack; None: the strategy isn't that one.
+    """
+
+    cluster: Cluster
+    full: int
+    unavailable: int | None = None
+    problems: list[str] = field(default_factory=list)
+
+    def look(self, after: str) -> None:
+        """Look now."""
+        service = self.cluster.get("Service", NAME)
+        if service is None:
+            return
+        decision = decision_on(service)
+        scales = self.scales()
+        ready = self.ready()
+        found = list(self._problems(decision, service["spec"]["selector"], scales, ready))
+        self.problems += [
+            f"after {after}: {one} ({decision.live} -> {decision.candidate}, {decision.stage}; {scales};"
+            f" ready {dict(ready)})"
+            for one in found
+        ]
+
+    def scales(self) -> dict[str, int]:
+        """Return the replicas asked for, by revision."""
+        found = self.cluster.list("Deployment", every(NAME))
+        return {one["metadata"]["labels"][REVISION]: int(one["spec"]["replicas"]) for one in found}
+
+    def ready(self) -> Counter[str]:
+        """Return the ready pods by revision."""
+        pods = self.cluster.list("Pod", every(NAME))
+        return Counter(pod["metadata"]["labels"][REVISION] for pod in pods if is_ready(pod))
+
+    def behind(self) -> frozenset[str]:
+        """Return the addresses that the Service leads to."""
+        found = self.cluster.get("Endpoints", NAME)
+        return ready_addresses([found] if found else [])
+
+    def _problems(
+        self, decision: Decision, selector: dict[str, str], scales: dict[str, int], ready: Counter[str]
+    ) -> Iterator[str]:
+        if selector != decision.selector(NAME):
+            yield f"the selector {selector} isn't the decision's"
+        if decision.live is None:
+            return
+        if not (ready[selector[REVISION]] if REVISION in selector else ready.total()):
+            yield "the Service leads to no ready pod"
+        others = {one for one, count in scales.items() if count} - {decision.live, decision.candidate}
+        if decision.stage == "shared" and others:
+            yield f"{others} get requests, too"
+        if self.unavailable is None:
+            if scales.get(decision.live, 0) < self.full or ready[decision.live] < self.full:
+                yield "the live revision isn't at full scale"
+        elif decision.candidate and ready.total() < self.full - self.unavailable:
+            yield f"fewer than {self.full - self.unavailable} ready pods"
+
+
+@contextmanager
+def as_killed(cluster: Cluster) -> Iterator[None]:
+    """Let the Lease that a dead driver left count as expired; nobody waits for it here."""
+    yield
+    if cluster.get("Lease", NAME):
+        cluster.patch("Lease", NAME, {"spec": {"holderIdentity": ""}})
+
+
+def sample(points: list[Fault], count: int, dice: random.Random) -> list[Fault]:
+    """Choose some of them, in their order."""
+    return [points[index] for index in sorted(dice.sample(range(len(points)), min(count, len(points))))]
