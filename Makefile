@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TARGET ?= host
 REGISTRY ?= $(TESTBED_REGISTRY)
+NAMESPACE ?= model-deploy-demo
 PORT ?= 8080
 PYTEST_WORKERS ?= 2
 
@@ -27,8 +28,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: install ## train a model and take it to a running, watched service (TARGET=host|docker, REGISTRY=..., KEEP=1 leaves it running)
-	@$(BIN)/python tools/demo.py --target '$(TARGET)' --registry '$(REGISTRY)' $(if $(KEEP),--keep)
+demo: install ## train a model and take it to a running, watched service (TARGET=host|docker|kubernetes, REGISTRY=..., KEEP=1 leaves it running)
+	@$(BIN)/python tools/demo.py --target '$(TARGET)' --registry '$(REGISTRY)' --namespace '$(NAMESPACE)' $(if $(KEEP),--keep)
 
 airflow: install ## start Airflow's UI with the reference Dag on PORT (8080)
 	@$(BIN)/python tools/demo.py --ui --port '$(PORT)'

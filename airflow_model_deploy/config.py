@@ -247,6 +247,9 @@ class KubernetesConfig:
         port: the Service's.
         node_port: 30000 to 32767; None: the cluster chooses.
         service_annotations: of the Service, such as a cloud's settings of its load balancer.
+        gateway: "[namespace/]name" of a Gateway (Gateway API) through which requests come; a canary then gets its
+            share of them exactly. None: no HTTPRoute.
+        hostnames: that the route answers to; empty: every one.
         min_replicas: the least that an autoscaler may leave; None: `replicas`.
         max_replicas: the most; None: no autoscaler.
         cpu_target_percent: of the CPU request, which an autoscaler aims at.
@@ -274,6 +277,8 @@ class KubernetesConfig:
     port: int | str = 80
     node_port: int | str | None = None
     service_annotations: dict[str, str] = field(default_factory=dict)
+    gateway: str | None = None
+    hostnames: tuple[str, ...] = ()
     min_replicas: int | str | None = None
     max_replicas: int | str | None = None
     cpu_target_percent: int | str = 80

@@ -33,6 +33,7 @@ def kubectl(namespace: str, packaged: Packaged, number: int, replicas: int, fold
     wanted["spec"]["replicas"] = replicas
     wanted["spec"]["selector"] = {"matchLabels": selector}
     wanted["spec"]["template"]["metadata"]["labels"] = selector
+    wanted["spec"]["template"]["spec"]["serviceAccountName"] = "default"  # what a namespace has by itself
     wanted["spec"]["strategy"] = {
         "type": "RollingUpdate",
         "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
@@ -41,7 +42,7 @@ def kubectl(namespace: str, packaged: Packaged, number: int, replicas: int, fold
     file.write_text(json.dumps(wanted))
     began = time.monotonic()
     _run(["kubectl", "apply", "-f", str(file)])
-    _run(["kubectl", "-n", namespace, "rollout", "status", f"deployment/{_PEER}", "--timeout=300s"])
+    _run(["kubectl", "-n", namespace, "rollout", "status", f"deployment/{_PEER}", "--timeout=120s"])
     return time.monotonic() - began
 
 

@@ -19,7 +19,7 @@ sys.path.insert(0, str(REPOSITORY / "tools"))
 
 from airflow_model_deploy.engine.steps.service import stop_service  # noqa: E402
 from airflow_server import AirflowServer, free_port, running_airflow  # noqa: E402
-from demo import DAG_ID, collect, place_settings, write_report  # noqa: E402
+from demo_flow import DAG_ID, collect, place_settings, write_report  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page

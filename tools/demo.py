@@ -1,4 +1,4 @@
-"""`make demo`: one run of the reference Dag in a real Airflow, from training to a watched service, and its report."""
+"""`make demo`: the reference Dag in a real Airflow, from training to a watched service, and its report."""
 
 from __future__ import annotations
 
@@ -8,45 +8,38 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_model_deploy.engine.errors import UnavailableError
 from airflow_model_deploy.engine.steps.service import service_status, stop_service
-from airflow_server import REPOSITORY, AirflowServer, free_port, running_airflow, settings, stop
+from airflow_server import REPOSITORY, free_port, running_airflow, settings, stop
+from demo_flow import DAG_ID, DEMO, SERVICE, collect, explain, follow, place_settings, write_report
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-DAG_ID, SERVICE = "model_deploy", "digits"
-DEMO = REPOSITORY / "demo"
 HOST_ROOT = DEMO / "host"
-STAGES = (
-    "train_model",
-    "compress_model",
-    "quantize_model",
-    "optimize_model",
-    "build_model",
-    "test_model",
-    "prepare_deployment",
-    "package_image",
-    "deploy_model",
-    "monitor_model",
-)
-_FINAL = {"success", "failed", "upstream_failed", "skipped", "removed"}
 
 
 def main() -> int:
     """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--target", default="host", choices=["host", "docker"], help="where the model is deployed"
+        "--target",
+        default="host",
+        choices=["host", "docker", "kubernetes"],
+        help="where the model is deployed",
     )
-    parser.add_argument("--registry", default="", help="where the image is pushed, for target docker")
+    parser.add_argument("--registry", default="", help="where images are pushed; a cluster needs one")
+    parser.add_argument("--namespace", default="model-deploy-demo", help="of a cluster, made for the demo")
     parser.add_argument("--keep", action="store_true", help="leave the service running")
     parser.add_argument("--ui", action="store_true", help="start Airflow's UI and nothing else")
     parser.add_argument("--port", type=int, default=8080, help="port of the UI")
     parser.add_argument("--stop", action="store_true", help="stop the service")
     arguments = parser.parse_args()
+    if arguments.target == "kubernetes" and not arguments.ui:
+        import demo_kubernetes
+
+        if arguments.stop:
+            return demo_kubernetes.stop(arguments.namespace)
+        return demo_kubernetes.demonstrate(arguments.registry, arguments.namespace, keep=arguments.keep)
     if arguments.stop:
         stop_service(HOST_ROOT, SERVICE, place=arguments.target)
         return 0
@@ -93,48 +86,6 @@ def demonstrate(target: str, *, registry: str, keep: bool) -> int:
         stop_service(HOST_ROOT, SERVICE, place=target)
         print("The service is stopped again; with KEEP=1 it is left running.")
     return 0 if report["served"]["matched"] == report["served"]["golden_requests"] else 1
-
-
-def follow(airflow: AirflowServer, run_id: str) -> str:
-    """Print each stage as it ends; returns the run's final state."""
-    seen: set[str] = set()
-    while True:
-        state = airflow.run_state(DAG_ID, run_id)
-        tasks = {task["task_id"]: task for task in airflow.tasks(DAG_ID, run_id)}
-        for stage in STAGES:
-            task = tasks.get(stage)
-            if task and task["state"] in _FINAL and stage not in seen:
-                seen.add(stage)
-                print(f"  {len(seen):2}/10  {stage:20} {_outcome(airflow, run_id, task)}", flush=True)
-        if state in ("success", "failed"):
-            return state
-        time.sleep(0.5)
-
-
-def collect(airflow: AirflowServer, run_id: str) -> dict[str, dict[str, Any]]:
-    """Return every stage's result."""
-    return {stage: airflow.result(DAG_ID, run_id, stage) for stage in STAGES}
-
-
-def explain(airflow: AirflowServer, run_id: str) -> None:
-    """Print the end of the log of each failed stage."""
-    for task in airflow.tasks(DAG_ID, run_id):
-        if task["state"] == "failed":
-            lines = airflow.log(DAG_ID, run_id, task["task_id"], task["try_number"])
-            print(f"\nThe last lines of {task['task_id']}:")
-            print("\n".join(f"    {line}" for line in lines[-25:]))
-
-
-def write_report(results: dict[str, dict[str, Any]], run_id: str, folder: Path = DEMO) -> dict[str, Any]:
-    """Write report.json and report.html into a folder."""
-    from airflow_model_deploy.engine.artifacts import Store
-    from airflow_model_deploy.engine.steps.report import plan_of_run, report_of_run, write_run_report
-
-    # An artifact's URI names its store: <store>/artifacts/<digest>.
-    store = results["compress_model"]["artifact"]["uri"].rpartition("/artifacts/")[0]
-    report = report_of_run(results, run_id=run_id, plan=plan_of_run(results, Store(store)))
-    write_run_report(report, folder)
-    return report
 
 
 def summarise(report: dict[str, Any], seconds: float) -> None:
@@ -194,24 +145,6 @@ def show_ui(port: int) -> int:
     finally:
         stop(process)
     return 0
-
-
-def _outcome(airflow: AirflowServer, run_id: str, task: dict[str, Any]) -> str:
-    if task["state"] != "success":
-        return str(task["state"])
-    result = airflow.result(DAG_ID, run_id, task["task_id"])
-    own = f"{result['duration_s']:5.1f} s"
-    digest = ((result.get("artifact") or {}).get("digest") or "")[7:19]
-    return f"{own}  {'found ' if result['cached'] else ''}{digest}".rstrip()
-
-
-def place_settings(folder: Path, registry: str = "") -> dict[str, str]:
-    """Return the settings that put store and services below a folder, and images into a registry."""
-    return {
-        "AIRFLOW__MODEL_DEPLOY__REGISTRY": registry,
-        "AIRFLOW__MODEL_DEPLOY__STORE": f"file://{folder / 'store'}",
-        "AIRFLOW__MODEL_DEPLOY__HOST_ROOT": str(folder / "host"),
-    }
 
 
 if __name__ == "__main__":

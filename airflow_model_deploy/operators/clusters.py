@@ -6,6 +6,7 @@ a Dag. What it holds goes to a step or an API server privately, never into a req
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,18 +46,18 @@ def cluster_fields(
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the fields of the engine's `Connection`; what an operator says goes before the connection."""
-    fields = {
+    found = {
         "in_cluster": _flag(_first(in_cluster, _extra(extras, "in_cluster"))),
         "path": _first(path, _extra(extras, "kube_config_path")),
         "context": _first(context, _extra(extras, "cluster_context")),
         "kubeconfig": _content(config or _extra(extras, "kube_config")),
     }
-    chosen = [name for name in ("in_cluster", "path", "kubeconfig") if fields[name]]
+    chosen = [name for name in ("in_cluster", "path", "kubeconfig") if found[name]]
     if len(chosen) > 1:
         execution.fail(
             f"the connection to the cluster; found: {' and '.join(chosen)}; wanted: one of them; correct the connection"
         )
-    return {name: value for name, value in fields.items() if value not in (None, "", False)}
+    return {name: value for name, value in found.items() if value not in (None, "", False)}
 
 
 def cluster_connections(kubernetes: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def plan_fields(kubernetes: Mapping[str, Any]) -> dict[str, Any]:
     from airflow_model_deploy.engine.packaging import Rollout, Workload
 
     def chosen(kind: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-        names = [name for name in kind.__dataclass_fields__ if name in values]
+        names = [one.name for one in fields(kind) if one.name in values]
         # A template that rendered to nothing leaves the default; a None of the author's own says something.
         return {name: values[name] for name in names if values[name] not in ("", "None")}
 

@@ -82,19 +82,27 @@ class DriverPodOperator(KubernetesPodOperator):
             )
         return self._reached
 
+    def find_pod(self, namespace: str, context: Context, *, exclude_checked: bool = True) -> Any:
+        """Find this task's newest driver that isn't being ended; the base class gives up where it sees two."""
+        selector = self._build_find_pod_label_selector(context, exclude_checked=exclude_checked)
+        pods = self.client.list_namespaced_pod(namespace, label_selector=selector).items
+        living = [pod for pod in pods if pod.metadata.deletion_timestamp is None]
+        return max(living, key=lambda pod: pod.metadata.creation_timestamp, default=None)
+
     def get_or_create_pod(self, pod_request_obj: Any, context: Context) -> Any:
         """Find the driver of an earlier try whose worker died, or start one; never follow one with other work."""
         if self._killed:
             raise InterruptedError("the task was killed before its driver was started")
         pod = super().get_or_create_pod(pod_request_obj, context)
-        found = driver_spec.driven_by(pod)
-        if self._driven is None or (found is not None and found.same_work(self._driven)):
-            self._driven = found or self._driven
-            return pod
-        self.log.info("Pod %s was sent to do something else; it is ended", pod.metadata.name)
-        self.pod_manager.delete_pod(pod)
-        self.reattach_on_restart = False
-        return super().get_or_create_pod(pod_request_obj, context)
+        found, ours = driver_spec.driven_by(pod), self._driven
+        ending = pod.metadata.deletion_timestamp is not None
+        if found is None or ours is None or ending or not found.same_work(ours):
+            self.log.info("Pod %s is being ended, or was sent to do something else", pod.metadata.name)
+            self.pod_manager.delete_pod(pod)
+            self.reattach_on_restart = False
+            return super().get_or_create_pod(pod_request_obj, context)
+        self._driven = found
+        return pod
 
     def convert_config_file_to_dict(self) -> None:
         """Read the worker's kubeconfig for the triggerer, unless the connection says how the cluster is reached."""

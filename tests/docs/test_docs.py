@@ -83,6 +83,7 @@ for _name in (
     "bought_model",
     "digits_to_an_engine",
     "digits_in_containers",
+    "digits_in_pods",
 ):
     DAGS[_name] = DAGS["digits_weekly"]
 DAGS["digits_elsewhere"] = DAGS["digits_weekly"] | {"approve"}

@@ -39,9 +39,16 @@ def draw_rollout(rollout: dict[str, Any]) -> tuple[Chart, ...]:
         return tuple(chart for chart in charts if chart is not None)
 
 
+def _stands_out(phase: dict[str, Any], name: str) -> bool:
+    """Whether a failed phase shows it in this share: the interval lies apart from the old revision's."""
+    canary, stable = phase["canary"], phase["stable"] or {}
+    low, old = canary[f"{name}_interval"][0], stable.get(f"{name}_interval")
+    return bool(phase["status"] == "fail" and (low > old[1] if old else low > 0))
+
+
 def _shares(phases: Sequence[dict[str, Any]], counted: str, name: str, title: str) -> Chart | None:
     rows = [
-        (f"{phase['name']}, {who}", track, who == "new" and phase["status"] == "fail", who)
+        (f"{phase['name']}, {who}", track, who == "new" and _stands_out(phase, name), who)
         for phase in phases
         for who, track in (("new", phase["canary"]), ("old", phase["stable"]))
         if track is not None and track[f"{name}_share"] is not None

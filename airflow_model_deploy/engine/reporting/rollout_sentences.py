@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_model_deploy.engine.reporting import wording
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     Rollout = dict[str, Any]
 
 # The classes by which the page colours a result, a phase's status.
@@ -22,30 +20,24 @@ TONES = {
     "held": "no",
     "fail": "no",
 }
-_BACK = "What served before has all requests"
-_ENDS: dict[tuple[str, str], Callable[[str], str]] = {
-    ("deploy", "promoted"): lambda at: f"It has all requests{at and f' since {at}'}.",
-    ("deploy", "unchanged"): lambda at: (
-        f"It served already; its pods stayed as they were{at and f' ({at})'}."
-    ),
-    ("deploy", "rolled back"): lambda at: f"It was sent back. {_BACK}{at and f' since {at}'}.",
-    ("deploy", "interrupted"): lambda at: f"It was interrupted. {_BACK}{at and f' since {at}'}.",
-    ("rollback", "promoted"): lambda at: (
-        f"The service went back to it; it has all requests{at and f' since {at}'}."
-    ),
-    ("rollback", "rolled back"): lambda at: (
-        f"The service was to go back to it, and stayed. {_BACK}{at and f' since {at}'}."
-    ),
+_ENDS = {
+    ("deploy", "promoted"): "It took over all requests",
+    ("deploy", "unchanged"): "It served already; its pods stayed as they were",
+    ("deploy", "rolled back"): "It was sent back, and all requests went to what served before",
+    ("deploy", "interrupted"): "It was interrupted, and all requests went to what served before",
+    ("rollback", "promoted"): "The service went back to it, and it took over all requests",
+    ("rollback", "rolled back"): "The service was to go back to it, and stayed with what served before",
 }
 
 
 def of_end(rollout: Rollout) -> str:
     """How it ended, and when."""
-    at, action, result = wording.moment(rollout["at"]), rollout["action"], rollout["result"]
+    action, result = rollout["action"] or "deploy", rollout["result"]
+    told = _ENDS.get((action, result or ""), f"It ended as {result or 'nobody knows'}")
     if result == "held":
-        return f"It is held{at and f' since {at}'}: neither revision is healthy, so nothing was moved."
-    told = _ENDS.get((action or "deploy", result or ""))
-    return told(at) if told else f"It ended as {result or 'nobody knows'}{at and f', {at}'}."
+        told = "It is held: neither revision is healthy, so nothing was moved"
+    at = wording.moment(rollout["at"])
+    return f"{told}{at and f' ({at})'}."
 
 
 def of_watch(rollout: Rollout) -> str | None:
@@ -104,7 +96,9 @@ def rows(phase: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
 
 def of_shares(what: str) -> str:
     """What a chart of shares shows: of "errors" or "slow" requests."""
-    told = {"errors": "Requests answered with an error", "slow": "Successful requests over the objective"}[what]
+    told = {"errors": "Requests answered with an error", "slow": "Successful requests over the objective"}[
+        what
+    ]
     return (
         f"{told}, of the new revision and of the old one beside it: further to the left is better. A line is the 95 %"
         " confidence interval."

@@ -42,7 +42,7 @@ def _rollout(found: Mapping[str, Any]) -> dict[str, Any]:
 def _phase(found: Mapping[str, Any]) -> dict[str, Any]:
     row = {key: found.get(key) for key in _PHASE}
     what = f"phase {row['name']}"
-    canary, stable = (None if row[key] is None else _track(row[key], what) for key in ("canary", "stable"))
+    canary, stable = (_track(row[key], what) for key in ("canary", "stable"))
     return {
         "name": _text(row["name"], "name of a phase"),
         "status": _text(row["status"], what),
@@ -54,7 +54,9 @@ def _phase(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _track(found: Mapping[str, Any], what: str) -> dict[str, Any]:
+def _track(found: Any, what: str) -> dict[str, Any] | None:
+    if found is None:
+        return None
     row = _counts(found, _TRACK, what)
     answered = None
     if row["requests"] is not None and row["errors"] is not None:

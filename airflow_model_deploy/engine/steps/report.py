@@ -68,7 +68,7 @@ def report_of_run(
         verdict=monitor["details"]["verdict"] if monitor else None,
         gates=[{key: gate.get(key) for key in _GATE} for gate in test["details"]["gates"]] if test else (),
         environment=_environment(results),
-        model=next((result["name"] for result in reversed(results.values()) if result.get("name")), None),
+        model=next((result["name"] for result in results.values() if result.get("name")), None),
         run_id=run_id,
         metric=metrics.get("metric"),
         higher_is_better=bool(metrics.get("higher_is_better", True)),
@@ -79,7 +79,10 @@ def report_of_run(
 
 def rollout_of(outcome: Mapping[str, Any]) -> dict[str, Any]:
     """Return an outcome, as a cluster keeps it, as the report takes it."""
-    return {**(outcome.get("details") or {}), **{key: outcome.get(key) for key in _OUTCOME}}
+    details = dict(outcome.get("details") or {})
+    if not isinstance(details.get("golden"), dict):
+        details["golden"] = None
+    return {**details, **{key: outcome.get(key) for key in _OUTCOME}}
 
 
 def plan_of_run(results: Results, store: Store) -> dict[str, Any] | None:

@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import random
-import re
 import signal
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import (
     Cluster,
-    Connection,
     LostError,
     is_ready,
 )
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.endpoints import ready_addresses
 from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import decision_on
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import REVISION, every
+from airflow_model_deploy.engine.errors import ModelDeployError
 from tests.engine.deployment.cluster.served import NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import random
+    from collections.abc import Iterator, Mapping
 
+    from airflow_model_deploy.engine.deployment import Deployment
+    from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import Connection
     from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import Decision
 
-HOWS = (
-    "lost before it was sent",
-    "lost with its answer",
-    "killed before it was sent",
-    "killed with its answer",
-    "told to end with its answer",
-)
-# Where nothing is written, it is all the same to the cluster whether the call was carried out.
-OF_READS = ("lost with its answer", "killed with its answer", "told to end with its answer")
-
-_KIND = re.compile(r"/(?P<kind>[a-z]+)(/(?P<name>[^/]+))?(/(?P<sub>scale|status|log))?$")
+What = Literal["lost", "killed", "told to end"]
+When = Literal["before it was sent", "with its answer"]
 
 
 class KilledError(BaseException):
@@ -61,19 +53,41 @@ class Point:
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens at a point."""
+    """What happens at a point: the call fails for good, the process dies, or it gets a SIGTERM."""
 
     point: Point
-    how: str
+    what: What
+    when: When
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.when}: {self.point}"
+
+
+def faults_at(point: Point) -> Iterator[Fault]:
+    """Give every fault that makes a difference there.
+
+    Where nothing is written, it is all the same to the cluster whether the call was carried out; and a process that
+    dies there leaves what it would have left right after its last write.
+    """
+    if point.writes:
+        yield Fault(point, "lost", "before it was sent")
+        yield Fault(point, "killed", "before it was sent")
+        yield Fault(point, "killed", "with its answer")
+    yield Fault(point, "lost", "with its answer")
+    yield Fault(point, "told to end", "with its answer")
 
 
 class Faulty(Cluster):
     """Notes its calls, and lets one of them fail, for good, or end its process."""
 
-    def __init__(self, namespace: str, watcher: Watcher, fault: Fault | None = None) -> None:
-        super().__init__(Connection(), namespace)
+    def __init__(
+        self, connection: Connection, namespace: str, watcher: Watcher, fault: Fault | None = None
+    ) -> None:
+        super().__init__(connection, namespace)
         self.calls: list[Point] = []
-        self.reached_at: int | None = None
+        self.reached_at: int | None = None  # how many calls there had been
+        self.result: Deployment | None = None
+        self.error: BaseException | None = None
         self._watcher, self._fault, self._dead = watcher, fault, False
         self._times = Counter[str]()
 
@@ -85,44 +99,55 @@ class Faulty(Cluster):
         if here:
             self.reached_at = len(self.calls)
             self._fail("before it was sent")
-        answer = super()._send(method, path, **what)
-        if point.writes:
-            self._watcher.look(str(point))
-        if here:
-            self._fail("with its answer")
-        return answer
+        try:
+            return super()._send(method, path, **what)
+        finally:  # an answer may be a refusal
+            if point.writes:
+                self._watcher.look(str(point))
+            if here:
+                self._fail("with its answer")
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Note how the block ends, where the fault ends it; any other end is the test's."""
+        try:
+            yield
+        except (ModelDeployError, KilledError) as error:
+            if self.reached_at is None:
+                raise
+            self.error = error
 
     @property
     def counted(self) -> Counter[str]:
         """How many calls of what; watches left out: how many of these there are is a matter of time."""
         return Counter(point.call for point in self.calls if not point.call.startswith("WATCH"))
 
-    def _noted(self, method: str, path: str, query: Any) -> Point:
-        match = _KIND.search(path.partition("/namespaces/")[2].partition("/")[2].join("/ ".split()) or path)
-        kind = (match and match["kind"]) or path
-        if match and match["sub"]:
-            kind += f"/{match['sub']}"
+    def _noted(self, method: str, path: str, query: Mapping[str, str]) -> Point:
         verb = "WATCH" if "watch" in query else method
-        call = f"{verb} {kind}" + (" (dry run)" if "dryRun" in query else "")
+        call = f"{verb} {_what(path)}" + (" (dry run)" if "dryRun" in query else "")
         self._times[call] += 1
         self.calls.append(Point(call, self._times[call]))
         return self.calls[-1]
 
-    def _fail(self, when: str) -> None:
+    def _fail(self, when: When) -> None:
         assert self._fault is not None
-        what, _, at = self._fault.how.partition(" before") if "before" in self._fault.how else (
-            self._fault.how.partition(" with")
-        )
-        if not self._fault.how.endswith(when):
+        if self._fault.when != when:
             return
-        if what == "killed":
+        if self._fault.what == "killed":
             self._dead = True
             raise KilledError
-        if what == "told to end":
+        if self._fault.what == "told to end":
             signal.raise_signal(signal.SIGTERM)
             return
         # No patience is that long: it isn't tried again.
-        raise LostError(str(self._fault.point), found=self._fault.how, retry_after_s=1e9)
+        raise LostError(str(self._fault.point), found=when, retry_after_s=1e9)
+
+
+def _what(path: str) -> str:
+    """What a path is about, without names: "deployments", "deployments/scale"."""
+    _, found, rest = path.partition("/namespaces/")
+    parts = rest.split("/")[1:]
+    return "/".join(parts[::2]) if found else path
 
 
 @dataclass
@@ -189,10 +214,8 @@ class Watcher:
             yield f"fewer than {self.full - self.unavailable} ready pods"
 
 
-@contextmanager
-def as_killed(cluster: Cluster) -> Iterator[None]:
-    """Let the Lease that a dead driver left count as expired; nobody waits for it here."""
-    yield
+def expire(cluster: Cluster) -> None:
+    """Let the Lease that a dead driver has left count as expired; nobody waits for it here."""
     if cluster.get("Lease", NAME):
         cluster.patch("Lease", NAME, {"spec": {"holderIdentity": ""}})
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from airflow_model_deploy.engine.deployment import Deployment
+    from tests.engine.deployment.cluster.load import Load
     from tests.engine.deployment.cluster.models import Models
     from tests.engine.deployment.cluster.served import Served
 
@@ -45,6 +46,21 @@ def change(
     """Deploy, with other means than the site's."""
     delivered = site.deliver(served, *arguments, **options)
     return kubernetes.deploy(site.means(attempt, **means), delivered, kubernetes.Turn(site.lease_s))
+
+
+def converged(load: Load, version: str, mark: str) -> None:
+    """Mark the moment from which new connections find that version alone, every time.
+
+    A change is carried out by each node a moment after the cluster has noted it.
+    """
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        load.mark(mark)
+        time.sleep(0.5)
+        seen = load.window(mark).of(fresh=True)
+        if len(seen) >= 5 and set(seen.versions) == {version} and not seen.reasons:
+            return
+    raise AssertionError(f"others than {version} still answer: {seen.versions} {seen.reasons}")
 
 
 def pods_of(site: Site, revision: str | None) -> dict[str, int]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from airflow_model_deploy.engine.deployment.targets.kubernetes.names import every, only, revision_name
+from airflow_model_deploy.engine.deployment.targets.kubernetes.names import (
+    REVISION,
+    every,
+    only,
+    revision_name,
+)
 from airflow_model_deploy.engine.errors import RolloutError
 from airflow_model_deploy.engine.packaging import Objectives
 from tests.engine.deployment.cluster.load import Load
@@ -19,6 +25,7 @@ from tests.engine.deployment.cluster.steady import (
     ONE,
     Hook,
     change,
+    converged,
     pods_of,
     replicas,
     steady_site,
@@ -64,7 +71,7 @@ def test_two_errors_in_a_hundred_beside_a_stable_without(steady, models):
     with ask(steady.site, 0.02) as load:
         with pytest.raises(RolloutError, match=r"canary 50% fails") as caught:
             steady.site.deploy(models["fails_on_some"], HALF, ONE, attempt="5xx", objectives=LENIENT)
-        load.mark("back")
+        converged(load, "good", "back")
         wait_requests(load, "back", 100)
     assert "requests answered with an error" in str(caught.value)
     assert set(load.seen.reasons) == {"500"}
@@ -106,6 +113,22 @@ def test_a_server_that_ended_while_it_was_watched(steady, models):
     # Whichever is seen first: that it is away, or that it was started again.
     assert "0 of 1 of the canary's pods are ready" in str(caught.value) or "restarts of" in str(caught.value)
     steady.assert_withdrawn("restart", "of the canary's")
+
+
+def test_a_person_who_takes_the_traffic_back_is_not_overruled(steady, models):
+    def take():
+        mine = {"spec": {"selector": {REVISION: steady.live}}}
+        steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(mine))
+
+    means = {"sleep": Hook(take)}
+    free = replace(HALF, bake_s=1.0, interval_s=0.5)
+    with (
+        ask(steady.site, pause_s=0.05, clients=8, fresh=8) as load,
+        pytest.raises(RolloutError, match="changed by another writer.*kubectl-patch set .*selector"),
+    ):
+        change(steady.site, models["better"], free, ONE, attempt="taken", means=means, objectives=LENIENT)
+    assert load.failures == []
+    steady.assert_withdrawn("taken", "changed by another writer")
 
 
 def test_no_data_is_not_success(steady, models):

@@ -41,7 +41,7 @@ def never_failing(site: Site, tmp_path: Path) -> Iterator[Load]:
         yield load
         live = site.decision().live
         for revision in {str(revision_label(pod)) for pod in site.cluster.list("Pod", every(NAME))} - {live}:
-            wait_gone(site.cluster, only(NAME, revision), deadline_s=60, log=print)
+            wait_gone(site.cluster, only(NAME, revision), deadline_s=90, log=print)
         load.mark("settled")
         time.sleep(0.5)
         counted = other.stop()

@@ -10,11 +10,11 @@ from airflow_model_deploy.engine.deployment.blue_green import Deployment
 from airflow_model_deploy.engine.deployment.targets.kubernetes.address import url_of
 from airflow_model_deploy.engine.deployment.targets.kubernetes.changes import log_changes
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import Cluster, held
-from airflow_model_deploy.engine.deployment.targets.kubernetes.driver import advance
+from airflow_model_deploy.engine.deployment.targets.kubernetes.driver import advance, settle
 from airflow_model_deploy.engine.deployment.targets.kubernetes.interruption import interruptible
 from airflow_model_deploy.engine.deployment.targets.kubernetes.releases import target_of
 from airflow_model_deploy.engine.deployment.targets.kubernetes.rollout import Means, Moves
-from airflow_model_deploy.engine.deployment.targets.kubernetes.withdrawal import make_way, withdraw
+from airflow_model_deploy.engine.deployment.targets.kubernetes.withdrawal import make_way, restored, withdraw
 from airflow_model_deploy.engine.errors import RolloutError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def deploy(means: Means, delivered: Delivered, turn: Turn | None = None) -> Depl
         UnavailableError: another driver is at work, or the cluster can't be reached; the same call goes on.
     """
     with _turn(means, turn or Turn()) as moves:
-        decision = moves.traffic.read()
+        decision = restored(moves, moves.traffic.read())
         if decision.live == delivered.revision and decision.candidate is None:
             return _unchanged(moves, decision, delivered)
         if decision.candidate not in (None, delivered.revision):
@@ -72,7 +72,9 @@ def rollback(means: Means, turn: Turn | None = None) -> Deployment:
     with _turn(means, turn or Turn()) as moves:
         decision = moves.traffic.read()
         done = decision.outcome_of(means.attempt)
-        if done is not None and done.result in ("promoted", "rolled back"):
+        # A way back from a rollout is written down as that rollout's end; one of its own may have failed.
+        if done is not None and done.result == ("promoted" if done.action == "rollback" else "rolled back"):
+            decision = settle(moves, restored(moves, decision))
             return _told(moves, decision, changed=False)
         if decision.candidate and decision.action == "deploy":
             ours = moves.write(decision, attempt=means.attempt)
@@ -80,7 +82,7 @@ def rollback(means: Means, turn: Turn | None = None) -> Deployment:
                 moves, withdraw(moves, ours, "rolled back", "a rollback was asked for"), changed=True
             )
         if decision.candidate is None:
-            decision = _begun_back(moves, decision)
+            decision = _begun_back(moves, restored(moves, decision))
         return _told(moves, advance(moves, decision), changed=True)
 
 
@@ -151,7 +153,6 @@ def _unchanged(moves: Moves, decision: Decision, delivered: Delivered) -> Deploy
     planned = target.workload.replicas
     if decision.planned not in (None, planned):
         moves.revisions.scale(revision, planned)
-    moves.surroundings(target.workload)
     moves.autoscale(known)
     pods = moves.revisions.ready(revision, 1, _READY_WITHIN_S)
     moves.ask(known, pods, revision)
@@ -159,6 +160,7 @@ def _unchanged(moves: Moves, decision: Decision, delivered: Delivered) -> Deploy
     after = known.ended(outcome, planned=planned)
     decision = moves.traffic.write(decision, after)
     moves.ask_public(decision, revision)
+    settle(moves, decision)
     return _told(moves, decision, changed=False)
 
 

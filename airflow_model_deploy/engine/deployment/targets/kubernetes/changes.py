@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes import objects
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import diff
+from airflow_model_deploy.engine.errors import RolloutError
 
 if TYPE_CHECKING:
+    from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import Change
     from airflow_model_deploy.engine.deployment.targets.kubernetes.objects import Target
     from airflow_model_deploy.engine.deployment.targets.kubernetes.rollout import Moves
 
@@ -16,15 +18,26 @@ def log_changes(moves: Moves, target: Target) -> None:
     """Log what differs once the candidate serves; nothing is changed by it.
 
     Raises:
-        ConflictError: somebody else has set a field that the rollout sets, with their name.
+        RolloutError: somebody else has set fields that the rollout sets: all of them, with their names.
     """
     served = [one for one in objects.live_objects(target) if moves.means.cluster.serves(one["kind"])]
-    lines = [
-        f"{change.verb} {change.kind} {change.name}"
-        + (f": {', '.join(change.paths)}" if change.paths else "")
-        for change in diff(moves.means.cluster, served)
-        if change.verb != "none"
-    ]
+    changes = diff(moves.means.cluster, served)
+    if conflicts := [change for change in changes if change.verb == "conflict"]:
+        raise RolloutError(
+            f"objects of {moves.means.name} were changed by another writer",
+            found="; ".join(map(_told, conflicts)),
+            wanted="what an earlier rollout made of them",
+            remedy="Undo that change, or hand its fields back (kubectl apply --server-side --force-conflicts"
+            " --field-manager=model-deploy), then run it again. Nothing was changed.",
+        )
+    lines = [_told(change) for change in changes if change.verb != "none"]
     for line in lines:
         moves.log(f"will {line}")
     moves.details["changes"] = lines[:50]
+
+
+def _told(change: Change) -> str:
+    fields = f": {', '.join(change.paths)}" if change.paths else ""
+    note = f" ({change.note})" if change.note else ""
+    verb = "" if change.verb == "conflict" else f"{change.verb} "
+    return f"{verb}{change.kind} {change.name}{fields}{note}"

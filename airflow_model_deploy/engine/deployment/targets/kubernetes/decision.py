@@ -57,7 +57,8 @@ class Decision:
         stage: of the change. private: the candidate gets no requests; shared: both get them; routed: it gets a share
             by an HTTPRoute, and none by the Service; switched: it gets all.
         step: of the strategy; the index of its phase.
-        replicas: full scale of the live revision when the change began.
+        replicas: full scale of the live revision when the change began; after it, what a way back has yet to bring
+            it to.
         planned: replicas by the plan of the last change.
         attempt: the key of the call that makes the change, or made the last one.
         releases: revision -> name of the ConfigMap with its release.
@@ -91,7 +92,8 @@ class Decision:
     def ended(self, outcome: Outcome, **changes: Any) -> Decision:
         """Return the decision after a change; `changes` say what became of it."""
         history = ((self.outcome,) if self.outcome else ()) + self.history
-        settled: dict[str, Any] = {"candidate": None, "action": None, "stage": None, "step": 0} | changes
+        none = dict.fromkeys(("candidate", "action", "stage", "replicas"))
+        settled: dict[str, Any] = none | {"step": 0} | changes
         return replace(self, **settled, outcome=outcome, history=history[: KEPT - 1])
 
     def outcome_of(self, attempt: str | None) -> Outcome | None:

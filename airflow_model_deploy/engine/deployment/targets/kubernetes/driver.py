@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes import objects, routing
 from airflow_model_deploy.engine.deployment.targets.kubernetes.analysis import bake
-from airflow_model_deploy.engine.deployment.targets.kubernetes.interruption import RolloutInterruptedError
+from airflow_model_deploy.engine.deployment.targets.kubernetes.interruption import Interruption
 from airflow_model_deploy.engine.deployment.targets.kubernetes.phases import (
     Scale,
     canary_phases,
@@ -54,7 +54,7 @@ def advance(moves: Moves, decision: Decision) -> Decision:
             moves.revisions.ensure(target, str(decision.candidate))
             _prepare(moves, now)
         _watch_switched(moves, now)
-    return _settle(moves, now[0])
+    return settle(moves, now[0])
 
 
 def _prepare(moves: Moves, now: list[Decision]) -> None:
@@ -105,7 +105,8 @@ def _rolling(moves: Moves, now: list[Decision]) -> None:
         " has to start its pods again"
     )
     _pause_autoscaler(moves)
-    ready = len(moves.revisions.ready_now(candidate))
+    # As long as it gets no requests, its pods replace nobody's.
+    ready = 0 if decision.stage == "private" else len(moves.revisions.ready_now(candidate))
     scale = Scale(moves.revisions.replicas(live) or 0, moves.revisions.replicas(candidate) or 0)
     while ready < wanted or scale.live:
         after = rolling_step(
@@ -113,9 +114,12 @@ def _rolling(moves: Moves, now: list[Decision]) -> None:
         )
         if after.live != scale.live:
             moves.revisions.scale(live, after.live)
-        ready = _checked(moves, now[0], after.candidate, asked=now[0].stage == "private")
-        scale = after
+        if after.candidate != scale.candidate:
+            moves.revisions.scale(candidate, after.candidate)
+        pods = moves.revisions.ready(candidate, after.candidate, _within(moves, now[0]))
+        ready, scale = len(pods), after
         if now[0].stage == "private":
+            moves.ask(now[0], pods, candidate)
             moves.revisions.end_others((live, candidate), _GONE_WITHIN_S)
             now[0] = moves.write(now[0], stage="shared")
             if rollout.bake_s:
@@ -146,11 +150,12 @@ def _watch_switched(moves: Moves, now: list[Decision]) -> None:
             },
             planned=planned if decision.action == "deploy" else decision.planned,
         ),
+        force=decision.action == "rollback",
     )
     moves.log(f"{moves.means.name}: {reason}")
 
 
-def _settle(moves: Moves, decision: Decision) -> Decision:
+def settle(moves: Moves, decision: Decision) -> Decision:
     """End what doesn't serve any more. What is left undone here, the next call does."""
     workload = moves.workload_of(decision)
     moves.surroundings(workload)
@@ -159,15 +164,12 @@ def _settle(moves: Moves, decision: Decision) -> Decision:
     return decision
 
 
-def _checked(moves: Moves, decision: Decision, replicas: int, *, asked: bool = True) -> int:
-    """See that the candidate has so many ready pods and, where it is asked, that their answers are right."""
+def _checked(moves: Moves, decision: Decision, replicas: int) -> None:
+    """See that the candidate has so many ready pods, and that their answers are right."""
     candidate = str(decision.candidate)
     if moves.revisions.replicas(candidate) != replicas:
         moves.revisions.scale(candidate, replicas)
-    pods = moves.revisions.ready(candidate, replicas, _within(moves, decision))
-    if asked:
-        moves.ask(decision, pods, candidate)
-    return len(pods)
+    moves.ask(decision, moves.revisions.ready(candidate, replicas, _within(moves, decision)), candidate)
 
 
 def _full_scale(moves: Moves, decision: Decision) -> int:
@@ -204,5 +206,5 @@ def _withdrawing(moves: Moves, now: list[Decision]) -> Iterator[None]:
     finally:
         if not done:
             error = sys.exc_info()[1] or RolloutError("the rollout failed")
-            interrupted = isinstance(error, RolloutInterruptedError | KeyboardInterrupt)
+            interrupted = isinstance(error, Interruption | KeyboardInterrupt)
             withdraw_after(moves, now[0], "interrupted" if interrupted else "rolled back", error)

@@ -20,7 +20,7 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import D
 from airflow_model_deploy.engine.deployment.targets.kubernetes.releases import read_kept
 from airflow_model_deploy.engine.deployment.targets.kubernetes.revisions import Revisions, addresses
 from airflow_model_deploy.engine.deployment.targets.kubernetes.traffic import Traffic
-from airflow_model_deploy.engine.errors import RolloutError
+from airflow_model_deploy.engine.errors import InputError, IntegrityError, RolloutError
 from airflow_model_deploy.engine.packaging import Rollout, Workload
 from airflow_model_deploy.engine.probing import Comparison
 
@@ -162,10 +162,16 @@ class Moves:
 
     def _autoscaled_before(self, decision: Decision) -> bool:
         others = (decision.live, decision.previous, decision.candidate)
-        plans = [self.release(decision, one).plan.workload for one in others if one in decision.releases]
+        plans = [self._known_workload(decision, one) for one in others if one in decision.releases]
         return any(one and one.max_replicas for one in plans) and self.means.cluster.serves(
             "HorizontalPodAutoscaler"
         )
+
+    def _known_workload(self, decision: Decision, revision: str) -> Workload | None:
+        try:
+            return self.release(decision, revision).plan.workload
+        except (InputError, IntegrityError):
+            return None  # somebody removed its record; nothing but a way back to it depends on that
 
     def ask(self, decision: Decision, pods: list[Pod], revision: str) -> None:
         """Ask pods the golden requests.
@@ -231,8 +237,12 @@ class Moves:
         )
 
     def write(self, now: Decision, *, before: Decision | None = None, **changes: Any) -> Decision:
-        """Write a change of the decision; `before`: as it was read, where `now` differs from that already."""
-        return self.traffic.write(before or now, replace(now, **changes))
+        """Write a change of the decision; `before`: as it was read, where `now` differs from that already.
+
+        The way back takes the Service back, whoever has changed it; a release never does.
+        """
+        after = replace(now, **changes)
+        return self.traffic.write(before or now, after, force=after.action == "rollback")
 
     def _judged(self, result: CheckResult, what: str) -> None:
         self.log(f"check of {what}: {result.summary}")

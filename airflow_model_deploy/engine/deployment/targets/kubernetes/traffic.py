@@ -35,6 +35,7 @@ class Traffic:
         self._cluster, self.name, self._lease = cluster, name, lease
         self._workload_of = workload_of
         self._seen: dict[str, Any] | None = None
+        self._sent: Decision | None = None
 
     @property
     def service(self) -> dict[str, Any]:
@@ -45,6 +46,13 @@ class Traffic:
         """Return the decision as it is now; an empty one where there is no Service yet."""
         self._seen = self._cluster.get("Service", self.name)
         return decision_on(self._seen) if self._seen else Decision()
+
+    def latest(self, known: Decision) -> Decision:
+        """Return the decision as it is: a write of our own may have been carried out though its answer never came."""
+        if self._sent in (None, known):
+            return known
+        found = self.read()
+        return found if found == self._sent else known
 
     def write(self, before: Decision, after: Decision, *, force: bool = False) -> Decision:
         """Replace the decision that was read as `before`.
@@ -59,6 +67,7 @@ class Traffic:
         wanted = replace(after, generation=before.generation + 1)
         for _ in range(_TRIES):
             self._lease.require()
+            self._sent = wanted
             seen = self._seen
             try:
                 self._seen = self._cluster.apply(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes import routing
+from airflow_model_deploy.engine.deployment.targets.kubernetes.interruption import Interruption
 from airflow_model_deploy.engine.errors import ModelDeployError, RolloutError
 
 if TYPE_CHECKING:
@@ -31,14 +32,17 @@ def withdraw(moves: Moves, decision: Decision, result: Result, reason: str, *, h
     workload = moves.workload_of(replace(decision, stage=None))
     if decision.stage == "routed":
         routing.unshare(moves, workload, wait=False)
-    ended = decision.ended(moves.outcome(decision, result, reason))
+    rolling = live is not None and moves.rollout(decision).strategy == "rolling"
+    owed = decision.replicas if rolling else None
+    ended = decision.ended(moves.outcome(decision, result, reason), replicas=owed)
     after = moves.traffic.write(decision, ended, force=True)
     moves.log(f"{moves.means.name}: {live or 'nothing'} has all traffic")
     if result == "interrupted":
         # Little time is left; what more there is to do, the next call does.
         moves.revisions.scale(candidate, 0)
+        _restore(moves, after, candidate, wait=False)
         return after
-    _restore(moves, decision, live)
+    after = restored(moves, after, candidate)
     if live:
         moves.autoscale(after)
         if decision.stage != "private":
@@ -76,14 +80,22 @@ def _start_one(moves: Moves, decision: Decision, live: str) -> None:
     moves.revisions.ready(live, 1, RESTORED_WITHIN_S)
 
 
-def _restore(moves: Moves, decision: Decision, live: str | None) -> None:
-    """Bring the live revision back to full scale where the strategy has taken pods from it."""
-    full = decision.replicas
-    if live is None or full is None or moves.rollout(decision).strategy != "rolling":
+def restored(moves: Moves, decision: Decision, withdrawn: str | None = None) -> Decision:
+    """See that the live revision is at full scale again where a rolling replacement had taken pods from it."""
+    if decision.candidate is not None or decision.replicas is None:
+        return decision
+    _restore(moves, decision, withdrawn, wait=True)
+    return moves.write(decision, replicas=None)
+
+
+def _restore(moves: Moves, decision: Decision, withdrawn: str | None, *, wait: bool) -> None:
+    live, full = decision.live, decision.replicas
+    if live is None or full is None or (moves.revisions.replicas(live) or 0) >= full:
         return
-    if (moves.revisions.replicas(live) or 0) < full:
-        moves.revisions.scale(str(decision.candidate), 0)
-        moves.revisions.scale(live, full)
+    if withdrawn:
+        moves.revisions.scale(withdrawn, 0)
+    moves.revisions.scale(live, full)
+    if wait:
         moves.revisions.ready(live, full, RESTORED_WITHIN_S)
 
 
@@ -107,9 +119,13 @@ def make_way(moves: Moves, decision: Decision, following: str) -> Decision:
 
 def withdraw_after(moves: Moves, decision: Decision, result: Result, error: BaseException) -> None:
     """Withdraw because of an error; what goes wrong on the way is logged, so that the first error is told."""
-    reason = f"{type(error).__name__}" if not isinstance(error, ModelDeployError) else str(error)
+    told = isinstance(error, ModelDeployError | Interruption)
     try:
-        withdraw(moves, decision, result, reason)
+        decision = moves.traffic.latest(decision)
+        if decision.candidate is None:
+            moves.log(f"{moves.means.name}: the change had ended already")
+            return
+        withdraw(moves, decision, result, str(error) if told else type(error).__name__)
     except RolloutError:
         raise
     except ModelDeployError as another:
