@@ -10,11 +10,12 @@ REGISTRY ?= $(TESTBED_REGISTRY)
 NAMESPACE ?= model-deploy-demo
 PORT ?= 8080
 PYTEST_WORKERS ?= 2
+CRASH_WORKERS ?= 4
 
 export AIRFLOW__CORE__LOAD_EXAMPLES := False
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo airflow test test-slow lint format bench clean
+.PHONY: help install demo airflow test test-slow crash lint format bench clean
 
 help: ## show the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -39,6 +40,9 @@ test: install ## run the tests (PYTEST_WORKERS=2 processes)
 
 test-slow: install ## run the slow tests
 	@$(BIN)/python -m pytest -m slow
+
+crash: install ## kill and fail the driver of a Kubernetes rollout at each of its API calls (needs KUBECONFIG)
+	@$(BIN)/python -m pytest $(addprefix tests/engine/deployment/cluster/test_,crash.py killed.py turns.py) -n '$(CRASH_WORKERS)' --dist load
 
 lint: install ## check style, types and the walls between the rooms
 	@$(BIN)/ruff check .

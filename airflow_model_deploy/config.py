@@ -252,6 +252,7 @@ class KubernetesConfig:
         hostnames: that the route answers to; empty: every one.
         min_replicas: the least that an autoscaler may leave; None: `replicas`.
         max_replicas: the most; None: no autoscaler.
+        cpu_request: cores that a copy asks of its node; None: one a thread of the server.
         cpu_target_percent: of the CPU request, which an autoscaler aims at.
         gpus: whole devices of a pod.
         gpu_resource: the device plugin's name for them.
@@ -281,6 +282,7 @@ class KubernetesConfig:
     hostnames: tuple[str, ...] = ()
     min_replicas: int | str | None = None
     max_replicas: int | str | None = None
+    cpu_request: float | str | None = None
     cpu_target_percent: int | str = 80
     gpus: int | str = 0
     gpu_resource: str = "nvidia.com/gpu"

@@ -223,6 +223,14 @@ PARAMS = {
         description="Copies of the server. Two survive the loss of a node.",
         section="Kubernetes",
     ),
+    "cpu_request": Param(
+        None,
+        type=["null", "number"],
+        exclusiveMinimum=0,
+        title="CPU of a replica (cores)",
+        description="What each asks of its node. Empty: one core a thread of the server.",
+        section="Kubernetes",
+    ),
     "bake_seconds": Param(
         60,
         type="integer",
@@ -275,6 +283,7 @@ with DAG(
             kubernetes=KubernetesConfig(
                 namespace="{{ params.namespace }}",
                 replicas="{{ params.replicas }}",
+                cpu_request="{{ params.cpu_request }}",
                 rollout=RolloutConfig(strategy="{{ params.strategy }}", bake_s="{{ params.bake_seconds }}"),
             ),
         ),

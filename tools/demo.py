@@ -34,6 +34,7 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8080, help="port of the UI")
     parser.add_argument("--stop", action="store_true", help="stop the service")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends, too
     if arguments.target == "kubernetes" and not arguments.ui:
         import demo_kubernetes
 

@@ -57,11 +57,10 @@ def driver_image(registry: str) -> str:
 
 
 def make_namespace(name: str) -> None:
-    """Make the namespace anew, and give the driver its rights there; MissingError where it is somebody else's."""
+    """Make the namespace, and give the driver its rights there."""
     from kubernetes import client
 
     core = client.CoreV1Api(_client())
-    remove_namespace(name)
     core.create_namespace({"metadata": {"name": name, "labels": _OURS}})
     _apply_rights(name)
     until = time.monotonic() + _ACCOUNT_WITHIN_S
@@ -72,14 +71,14 @@ def make_namespace(name: str) -> None:
 
 
 def remove_namespace(name: str, *, wait: bool = True) -> None:
-    """Delete the demo's namespace with all that is in it; nothing where there is none."""
+    """Delete the demo's namespace with all that is in it; MissingError where it is somebody else's."""
     from kubernetes import client
 
     core = client.CoreV1Api(_client())
     found = _there(lambda: core.read_namespace(name))
     if found is None:
         return
-    if (found.metadata.labels or {}).items() < _OURS.items():
+    if not _OURS.items() <= (found.metadata.labels or {}).items():
         raise MissingError(f"the namespace {name} is not the demo's. Name another: NAMESPACE=...")
     core.delete_namespace(name)
     until = time.monotonic() + _GONE_WITHIN_S
@@ -115,6 +114,7 @@ def _answers(url: str) -> bool:
 
 def _apply_rights(namespace: str) -> None:
     import yaml  # type: ignore[import-untyped]
+
     from kubernetes import utils
 
     for one in yaml.safe_load_all(RIGHTS.read_text(encoding="utf-8")):

@@ -54,6 +54,7 @@ def demonstrate(registry: str, namespace: str, *, keep: bool) -> int:
             )
         cluster = connected(namespace)
         print(f"Making the namespace {namespace} and the driver's image …", flush=True)
+        remove_namespace(namespace)
         image = driver_image(registry)
         make_namespace(namespace)
     except MissingError as error:
@@ -123,6 +124,7 @@ def _run(airflow: AirflowServer, cluster: k8s.Cluster, release: Release, model: 
         "namespace": cluster.namespace,
         "model_name": SERVICE,
         "method": "none",
+        "cpu_request": 0.1,  # a small model, on a cluster that may be a laptop
         "bake_seconds": _BAKE_S,
         "monitor_seconds": 5,
         **release.params,

@@ -75,6 +75,8 @@ DAGS = {
     "compress_an_embedder": {"ingest", "compress"},
     "compress_as_the_form_says": {"train", "compress"},
     "digits_back_on_the_engine": {"roll_back"},
+    "digits_back_in_the_cluster": {"roll_back"},
+    "after_the_service": {"digits_serves"},
     "prune_an_encoder": {"ingest", "by_gradient", "two_of_four", "neurons"},
 }
 for _name in (
@@ -82,6 +84,7 @@ for _name in (
     "quadrants_trained_elsewhere",
     "bought_model",
     "digits_to_an_engine",
+    "digits_to_a_cluster",
     "digits_in_containers",
     "digits_in_pods",
 ):

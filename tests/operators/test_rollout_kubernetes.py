@@ -6,22 +6,26 @@ The driver is a stand-in, a script in a real pod; what it would have written on 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import threading
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 import airflow_model_deploy as md
 from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import Decision, Outcome, decision_on
 from airflow_model_deploy.operators import driver_spec
 from airflow_model_deploy.operators.verdict import Driven
+from tests.conftest import REPOSITORY
 from tests.engine.deployment.cluster.manifests import PYTHON, service
-from tests.engine.deployment.cluster.namespaces import fresh_namespace
+from tests.engine.deployment.cluster.namespaces import fresh_namespace, kubectl
 
 pytestmark = pytest.mark.kubernetes
 ATTEMPT = "dag/run 1/deploy/-1/1"
@@ -311,8 +315,8 @@ def test_a_kill_ends_the_driver_with_time_to_give_the_traffic_back(cluster, name
     assert "the driver was ended" in failed[0]
 
 
-def test_what_a_dead_driver_has_left_half_way_is_given_back(cluster, namespace, context, delivered, tmp_path):
-    half_way(cluster, tmp_path)
+def test_what_a_dead_driver_has_left_half_way_is_given_back(cluster, namespace, context, delivered):
+    half_way(cluster)
     with pytest.raises(AirflowException) as caught:
         rollout(namespace, "raise SystemExit(75)").execute(context)
     assert not isinstance(caught.value, AirflowFailException)
@@ -322,21 +326,72 @@ def test_what_a_dead_driver_has_left_half_way_is_given_back(cluster, namespace, 
     assert "its driver was ended" in str(caught.value)
 
 
+@pytest.fixture
+def as_worker(namespace, cluster, monkeypatch):
+    """The rights of docs/kubernetes/worker.yaml, and no others, by a connection of Airflow's."""
+    kubectl(namespace, "apply", "-f", str(REPOSITORY / "docs/kubernetes/worker.yaml"))
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "type": "kubernetes.io/service-account-token",
+        "metadata": {
+            "name": "worker-token",
+            "annotations": {"kubernetes.io/service-account.name": "model-deploy-worker"},
+        },
+    }
+    kubectl(namespace, "apply", "-f", "-", given=json.dumps(secret))
+    until = time.monotonic() + 20
+    while "token" not in (found := cluster.get("Secret", "worker-token").get("data") or {}):
+        assert time.monotonic() < until
+        time.sleep(0.2)
+    config = yaml.safe_load(Path(os.environ["KUBECONFIG"]).read_text())
+    config["users"] = [{"name": "worker", "user": {"token": base64.b64decode(found["token"]).decode()}}]
+    for one in config["contexts"]:
+        one["context"]["user"] = "worker"
+    extra = {"kube_config": json.dumps(config), "namespace": namespace}
+    connection = {"conn_type": "kubernetes", "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", json.dumps(connection))
+    monkeypatch.delenv("KUBECONFIG")  # nothing of this machine's own is left to fall back on
+    return config
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_the_workers_role_is_enough_for_all_that_a_worker_does(
+    cluster, namespace, context, delivered, as_worker, deferrable
+):
+    from airflow_model_deploy.operators.clusters import cluster_connections, open_cluster
+
+    fields = cluster_connections({})["cluster"]
+    with open_cluster(fields, namespace) as ours:
+        half_way(cluster, deliver_by=ours)
+    task = rollout(None, "raise SystemExit(75)", deferrable=deferrable)
+    if deferrable:
+        trigger, kwargs, given = deferred(task, context)
+        assert as_worker["users"][0]["user"]["token"] not in json.dumps(kwargs)
+        event = event_of(type(trigger)(**given))
+        assert event["status"] == "failed", event
+        task = rollout(None)
+    with pytest.raises(AirflowException, match="its driver was ended"):
+        task.trigger_reentry(context, event, **kwargs) if deferrable else task.execute(context)
+    assert decision_on(cluster.get("Service", "digits")).outcome_of(ATTEMPT).result == "interrupted"
+    assert md.ModelServiceSensor(task_id="wait", name="digits").poke({}) is False
+
+
 def test_a_killed_deferred_task_has_its_traffic_given_back_by_the_trigger(
-    cluster, namespace, context, delivered, tmp_path, monkeypatch
+    cluster, namespace, context, delivered, monkeypatch
 ):
     from airflow_model_deploy.triggers import driver_pod
 
     monkeypatch.setattr(driver_pod, "_PATIENCE_S", 1.0)
     trigger, _, fields = deferred(rollout(namespace, SLEEP, deferrable=True), context)
-    half_way(cluster, tmp_path)
+    half_way(cluster)
     asyncio.run(type(trigger)(**fields).on_kill())
     pod = cluster.get("Pod", fields["pod_name"])
     assert pod is None or pod["metadata"]["deletionTimestamp"]
     assert decision_on(cluster.get("Service", "digits")).outcome_of(ATTEMPT).result == "interrupted"
 
 
-def half_way(cluster, folder):
+def half_way(cluster, deliver_by=None):
     """Leave a first revision half way, as a driver that was killed does."""
     from airflow_model_deploy.engine.deployment import kubernetes
     from airflow_model_deploy.engine.deployment.targets.kubernetes import objects
@@ -347,7 +402,7 @@ def half_way(cluster, folder):
     content = json.loads(release_of(SimpleNamespace(image=image)))
     content["plan"]["name"] = "digits"
     text = json.dumps(content, sort_keys=True).encode()
-    found = kubernetes.deliver(cluster, text, b'{"golden": "golden.json"}', b"{}")
+    found = kubernetes.deliver(deliver_by or cluster, text, b'{"golden": "golden.json"}', b"{}")
     target = kubernetes.target_of(Release.from_json(content), cluster.namespace)
     cluster.apply(objects.deployment(target))
     write(

@@ -49,6 +49,7 @@ class Workload(JsonObject):
         image_pull_secrets: names of Secrets in the namespace.
         min_replicas: the least that an autoscaler may leave; None: `replicas`.
         max_replicas: the most; None: nothing scales but the rollout.
+        cpu_request: cores that a pod asks of its node; None: one a thread of the server.
         cpu_target_percent: of the CPU request, which an autoscaler aims at.
         ingress_from: NetworkPolicy peers that may send requests; empty: everybody. Name what collects the metrics, too.
         priority_class: name of a PriorityClass.
@@ -78,6 +79,7 @@ class Workload(JsonObject):
     image_pull_secrets: tuple[str, ...] = ()
     min_replicas: int | None = None
     max_replicas: int | None = None
+    cpu_request: float | None = None
     cpu_target_percent: int = 80
     ingress_from: tuple[dict[str, Any], ...] = ()
     priority_class: str | None = None
@@ -167,6 +169,8 @@ class Workload(JsonObject):
         secrets = self.image_pull_secrets
         ok = isinstance(secrets, tuple) and all(map(is_text, secrets))
         self._check("image_pull_secrets", ok, "names of Secrets", "Never the credentials themselves.")
+        ok = self.cpu_request is None or is_positive(self.cpu_request)
+        self._check("cpu_request", ok, "above 0 cores, or null", "Null: one a thread of the server.")
         self._check(
             "cpu_limit", type(self.cpu_limit) is bool, "true or false", "False: no bound on idle nodes."
         )

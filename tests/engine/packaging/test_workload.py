@@ -68,6 +68,7 @@ WRONG = [
     ({"replicas": 5, "min_replicas": 1, "max_replicas": 4}, "replicas", "5"),
     ({"min_replicas": 1}, "min_replicas", "1"),
     ({"max_replicas": 0}, "max_replicas", "0"),
+    ({"cpu_request": 0}, "cpu_request", "0"),
     ({"cpu_target_percent": 0, "max_replicas": 4}, "cpu_target_percent", "0"),
     ({"exposure": "Ingress"}, "exposure", "Ingress"),
     ({"port": 65536}, "port", "65536"),

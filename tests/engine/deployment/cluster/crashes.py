@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import (
     Cluster,
@@ -21,7 +24,9 @@ from tests.engine.deployment.cluster.served import NAME
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from _pytest.mark import ParameterSet
 
     from airflow_model_deploy.engine.deployment import Deployment
     from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import Connection
@@ -133,10 +138,11 @@ class Faulty(Cluster):
         assert self._fault is not None
         if self._fault.when != when:
             return
-        if self._fault.what == "killed":
+        told = self._fault.what == "told to end"
+        if self._fault.what == "killed" or (told and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL):
             self._dead = True
             raise KilledError
-        if self._fault.what == "told to end":
+        if told:
             signal.raise_signal(signal.SIGTERM)
             return
         # No patience is that long: it isn't tried again.
@@ -223,3 +229,14 @@ def expire(cluster: Cluster) -> None:
 def sample(points: list[Fault], count: int, dice: random.Random) -> list[Fault]:
     """Choose some of them, in their order."""
     return [points[index] for index in sorted(dice.sample(range(len(points)), min(count, len(points))))]
+
+
+def in_turn(items: Sequence[object]) -> list[ParameterSet]:
+    """Leave one of these to every day's run of the tests, and all of them to the full one."""
+    today = int(time.time() // 86400) % len(items)
+    return [
+        pytest.param(
+            item, id=getattr(item, "__name__", str(item)), marks=() if number == today else pytest.mark.slow
+        )
+        for number, item in enumerate(items)
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -27,7 +28,7 @@ from tests.engine.deployment.cluster.simulated_pods import Simulation, simulated
 from tests.engine.deployment.cluster.stand_ins import StandIns, check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from airflow_model_deploy.engine.deployment import Deployment
     from tests.engine.deployment.cluster.crashes import Fault
@@ -78,7 +79,7 @@ class Ground:
     simulation: Simulation
     stand_ins: StandIns
     watcher: Watcher
-    connection: Connection = Connection()
+    connection: Connection = field(default_factory=Connection)
     lease_s: int = 15
     doings: list[Callable[[], object]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)

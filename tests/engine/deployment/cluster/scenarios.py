@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tests.engine.deployment.cluster.crashes import Fault, Point, expire
+from airflow_model_deploy.engine.deployment.targets.kubernetes import RolloutInterruptedError
+from tests.engine.deployment.cluster.crashes import Fault, KilledError, Point, expire
 from tests.engine.deployment.cluster.grounds import REPLICAS, Ground
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Scenario:
             return []  # its handlers may have had no answer, either
         decision = self.ground.decision()
         wrong = []
-        if type(flawed.error).__name__ != "RolloutInterruptedError":
+        if not isinstance(flawed.error, RolloutInterruptedError | KilledError):
             wrong.append(f"SIGTERM ends in {flawed.error!r}")
         # A way back that ends before it has begun has changed nothing.
         if decision.stage in ("shared", "switched") and self.name != "way back":

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import Cluster, ExpiredError
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import Cluster, ExpiredError, is_ready
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import CONTAINER, REVISION
 from airflow_model_deploy.engine.errors import ModelDeployError
 
@@ -63,12 +63,9 @@ class Simulation:
             "kind": "Node",
             "metadata": {"name": self.name, "labels": {LABEL: self.name}},
             "spec": {"taints": [taint]},
+            "status": {"capacity": room, "allocatable": room, "conditions": [ready]},
         }
         self._cluster._send("POST", _NODES, body=node)
-        status = {"status": {"capacity": room, "allocatable": room, "conditions": [ready]}}
-        self._cluster._send(
-            "PATCH", f"{_NODES}/{self.name}/status", body=status, content_type="application/merge-patch+json"
-        )
         lease = {
             "apiVersion": "coordination.k8s.io/v1",
             "kind": "Lease",
@@ -78,10 +75,12 @@ class Simulation:
         self._cluster._send("POST", _LEASES, body=lease)
 
     def remove_node(self) -> None:
-        """Remove what `add_node` has written."""
-        for path in (f"{_NODES}/{self.name}", f"{_LEASES}/{self.name}"):
-            with contextlib.suppress(ModelDeployError):
-                self._cluster._send("DELETE", path)
+        """Remove what `add_node` has written; and what a test that was killed has left."""
+        left = self._cluster._send("GET", _NODES, query={"labelSelector": LABEL})["items"]
+        for name in [self.name, *(node["metadata"]["name"] for node in left if not is_ready(node))]:
+            for path in (f"{_NODES}/{name}", f"{_LEASES}/{name}"):
+                with contextlib.suppress(ModelDeployError):
+                    self._cluster._send("DELETE", path)
 
     def heartbeats(self) -> None:
         """Say that the node lives, until the end."""

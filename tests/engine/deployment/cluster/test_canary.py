@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import is_ready
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import (
     REVISION,
     every,
@@ -84,7 +85,7 @@ def test_two_errors_in_a_hundred_beside_a_stable_without(steady, models):
 def test_answers_that_take_too_long(steady, models):
     tight = Objectives(latency_ms=250.0, latency_share=0.9, min_requests=20)
     with (
-        ask(steady.site, 0.4, clients=3, fresh=3, pause_s=0.02) as load,
+        ask(steady.site, 0.4, clients=3, fresh=3, pause_s=0.02, timeout_s=60.0) as load,
         pytest.raises(RolloutError, match=r"canary 50% fails") as caught,
     ):
         steady.site.deploy(models["slow_on_some"], HALF, ONE, attempt="slow", objectives=tight)
@@ -124,7 +125,7 @@ def test_a_person_who_takes_the_traffic_back_is_not_overruled(steady, models):
     free = replace(HALF, bake_s=1.0, interval_s=0.5)
     with (
         ask(steady.site, pause_s=0.05, clients=8, fresh=8) as load,
-        pytest.raises(RolloutError, match="changed by another writer.*kubectl-patch set .*selector"),
+        pytest.raises(RolloutError, match=r"changed by another writer.*kubectl-patch set .*selector"),
     ):
         change(steady.site, models["better"], free, ONE, attempt="taken", means=means, objectives=LENIENT)
     assert load.failures == []
@@ -173,6 +174,8 @@ def test_held_where_it_is_while_neither_is_healthy_until_a_fix_gets_through(mode
 
         def break_the_live_one():
             site.cluster.patch("Deployment", revision_name(NAME, live), {"spec": broken})
+            while any(map(is_ready, site.pods(live))):
+                time.sleep(0.1)
 
         means = {"sleep": Hook(break_the_live_one)}
         with pytest.raises(RolloutError, match="held: neither revision is healthy") as caught:

@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.kubernetes
 
-SAMPLE = 4
+SAMPLE = 3
 # Calls, and how many of them write; watches not counted. More than before is a cost that somebody should want.
 COSTS = {
     "first": (38, 11),
-    "blue-green": (42, 12),
-    "canary": (0, 0),
-    "rolling": (0, 0),
+    "blue-green": (42, 11),
+    "canary": (71, 13),
+    "rolling": (58, 13),
     "rollback": (27, 10),
-    "way back": (0, 0),
+    "way back": (16, 5),
 }
 
 
@@ -48,7 +48,7 @@ def test_a_rollout_costs_as_many_calls_as_it_did_and_survives_a_sample_of_faults
         recorded = {name: Scenario(name, place).recorded() for name in NAMES}
         costs = {name: _cost(calls) for name, calls in recorded.items()}
         assert costs == COSTS, {name: dict(calls.counted) for name, calls in recorded.items()}
-        for name in sorted(dice.sample(NAMES, SAMPLE)):
+        for name in dice.sample(NAMES, SAMPLE):
             for fault in sample(_faults(recorded[name]), 1, dice):
                 print(f"{name}: {fault}")
                 assert Scenario(name, place).held_at(fault) is None

@@ -10,6 +10,7 @@ import pytest
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes import RolloutInterruptedError
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import wait_gone, wait_ready
+from airflow_model_deploy.engine.deployment.targets.kubernetes.interruption import Interruption
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import NO_REVISION, REVISION, only
 from airflow_model_deploy.engine.errors import RolloutError
 from airflow_model_deploy.engine.packaging import Rollout, Workload
@@ -93,14 +94,14 @@ def test_wrong_answers_never_get_a_request(steady, models, strategy):
 
 
 def test_a_server_that_never_gets_ready(steady, models):
-    rollout = Rollout(bake_s=0.0, ready_timeout_s=6.0)
+    rollout = Rollout(bake_s=0.0, ready_timeout_s=10.0)
     with asked(steady), pytest.raises(RolloutError) as caught:
         steady.site.deploy(models["never_ready"], rollout, ONE, attempt="late")
     words = str(caught.value)
-    assert "pods aren't ready within 6 s" in words
+    assert "pods aren't ready within 10 s" in words
     assert "0 of 1 are" in words
     assert "Startup probe failed" in words
-    steady.assert_withdrawn("late", "pods aren't ready within 6 s")
+    steady.assert_withdrawn("late", "pods aren't ready within 10 s")
 
 
 def test_a_rolling_replacement_gives_its_pods_back(site, models):
@@ -128,7 +129,7 @@ def test_a_rolling_replacement_gives_its_pods_back(site, models):
 
 
 def interrupt():
-    raise RolloutInterruptedError("told to end")
+    raise Interruption("told to end")  # as the handler of SIGTERM does
 
 
 def test_a_first_release_that_is_wrong_serves_nobody(site, models):

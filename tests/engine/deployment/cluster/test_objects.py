@@ -159,6 +159,8 @@ def test_resources():
         "requests": {"cpu": "1", "memory": "128Mi", "ephemeral-storage": "64Mi"},
         "limits": {"memory": "128Mi"},
     }
+    asked = replace(PLAIN, workload=replace(PLAIN.workload, cpu_request=0.1))
+    assert container(asked)["resources"]["requests"]["cpu"] == "100m"
     odd = replace(TARGETS["full"], resources=Resources(cpu=0.2501, memory_bytes=3 << 30, threads=1))
     assert container(odd)["resources"] == {
         "requests": {"cpu": "251m", "memory": "3Gi", "ephemeral-storage": "64Mi", "nvidia.com/gpu": "2"},
@@ -207,6 +209,7 @@ OTHER_TEMPLATES = {
     "image_pull_secrets": ("a",),
     "priority_class": "a",
     "cpu_limit": True,
+    "cpu_request": 0.5,
     "drain_s": 11.0,
     "model_bytes": 10**10,
     "load_s": 50.0,

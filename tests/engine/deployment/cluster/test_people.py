@@ -125,6 +125,13 @@ def test_what_a_person_changed_is_named_and_left(models):
         assert load.failures == []
         assert set(load.versions) == {"good"}
 
+        # What a person has changed and undone is in nobody's way, though the cluster still calls it theirs.
+        for revision in (better, live):
+            selector = {"spec": {"selector": {"model-deploy.io/revision": revision}}}
+            steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(selector))
+        assert site.deploy(models["better"], PLAIN, ONE, attempt="7").revision == better
+        assert site.selector() == only(NAME, better)
+
 
 def test_back_in_the_middle_of_a_canary_whose_driver_was_killed(models):
     with steady_site(models) as steady:

@@ -145,10 +145,12 @@ def test_the_pods_of_a_canary_are_those_that_serve_afterwards(site, models, tmp_
     def scale():
         # As an autoscaler or a person does it while the rollout goes on.
         kubectl("scale", "deployment", revision_name(NAME, good), "--replicas=3")
+
+    def look_again():
         load.mark("shared enough")
 
     with never_failing(site, tmp_path) as load:
-        means = {"sleep": Hook(look, scale)}
+        means = {"sleep": Hook(look, scale, look_again)}
         better = change(
             site, models["better"], CANARY, TWO, attempt="canary", means=means, objectives=LENIENT
         )

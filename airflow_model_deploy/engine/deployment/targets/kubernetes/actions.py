@@ -110,7 +110,7 @@ def _begun(moves: Moves, decision: Decision, delivered: Delivered) -> Decision:
     known = replace(decision, releases=releases, candidate=revision)
     release = moves.release(known, revision)
     target = target_of(release, moves.means.cluster.namespace)
-    log_changes(moves, target)
+    log_changes(moves, decision, target)
     if decision.live is None:
         moves.surroundings(target.workload)
     replicas = moves.revisions.replicas(decision.live) if decision.live else None

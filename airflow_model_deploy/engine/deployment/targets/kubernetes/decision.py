@@ -107,6 +107,11 @@ class Decision:
         return {DECISION: json.dumps(value, sort_keys=True, separators=(",", ":"))}
 
 
+def as_written(decision: Decision) -> Decision:
+    """Return a decision as it is read back once it was written."""
+    return decision_on({"metadata": {"name": "", "annotations": decision.annotation()}})
+
+
 def decision_on(service: dict[str, Any]) -> Decision:
     """Read the decision from a Service object.
 

@@ -7,8 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes import objects
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import ConflictError, StaleError
-from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import Decision, decision_on
-from airflow_model_deploy.engine.errors import UnavailableError
+from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import (
+    Decision,
+    as_written,
+    decision_on,
+)
+from airflow_model_deploy.engine.errors import (
+    InputError,
+    IntegrityError,
+    RolloutError,
+    UnavailableError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,22 +67,24 @@ class Traffic:
         """Replace the decision that was read as `before`.
 
         A write whose answer got lost is found done. `force` takes fields back that somebody else has set: only
-        for the way back to what served.
+        for the way back to what served. Who has set a field and undone it still owns it; that is no conflict.
 
         Raises:
             ConflictError: somebody else set a field of the Service, with their name.
             UnavailableError: the lease is gone, or another writer has changed the decision.
         """
-        wanted = replace(after, generation=before.generation + 1)
+        wanted = as_written(replace(after, generation=before.generation + 1))
         for _ in range(_TRIES):
             self._lease.require()
-            self._sent = wanted
             seen = self._seen
+            if seen and (found := decision_on(seen)) != before:
+                raise _overtaken(self.name, before, found)
+            self._sent = wanted
             try:
                 self._seen = self._cluster.apply(
                     self._object(wanted),
                     resource_version=seen["metadata"]["resourceVersion"] if seen else None,
-                    force=force,
+                    force=force or self.undisturbed(before),
                 )
             except (StaleError, ConflictError) as error:
                 found = self.read()
@@ -92,6 +103,18 @@ class Traffic:
             remedy="Find out who writes it (kubectl get service -o yaml --show-managed-fields).",
         )
 
+    def undisturbed(self, decision: Decision) -> bool:
+        """Say whether the Service, as it was last seen, is what the decision makes of it, whoever wrote it last."""
+        if self._seen is None:
+            return False
+        try:
+            wanted = self._object(decision)
+        except (InputError, IntegrityError, RolloutError):
+            return False  # its release isn't known any more
+        # Of a selector, nothing may be there besides; the rest the server adds to.
+        same = bool(self._seen["spec"].get("selector") == wanted["spec"]["selector"])
+        return same and all(_contains(self._seen[part], wanted[part]) for part in ("metadata", "spec"))
+
     def _object(self, decision: Decision) -> dict[str, Any]:
         return objects.service(
             self.name,
@@ -100,6 +123,15 @@ class Traffic:
             selector=decision.selector(self.name),
             annotations=decision.annotation(),
         )
+
+
+def _contains(found: Any, wanted: Any) -> bool:
+    """Say whether everything wanted is in what was found; the server adds its own."""
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        return all(_contains(found.get(key), value) for key, value in wanted.items())
+    if isinstance(found, list) and isinstance(wanted, list):
+        return len(found) == len(wanted) and all(map(_contains, found, wanted))
+    return bool(found == wanted)
 
 
 def _overtaken(name: str, before: Decision, found: Decision) -> UnavailableError:

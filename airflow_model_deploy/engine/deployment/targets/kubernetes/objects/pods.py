@@ -81,7 +81,8 @@ def _container(target: Target) -> dict[str, Any]:
 def _resources(target: Target) -> dict[str, Any]:
     """Memory is bounded by its request, so that a node never promises it twice; CPU only where asked."""
     workload = target.workload
-    cpu, memory = cores(target.resources.cpu), binary(target.resources.memory_bytes)
+    cpu = cores(workload.cpu_request or target.resources.cpu)
+    memory = binary(target.resources.memory_bytes)
     devices = {workload.gpu_resource: str(workload.gpus)} if workload.gpus else {}
     return {
         "requests": {"cpu": cpu, "memory": memory, "ephemeral-storage": binary(_SCRATCH)} | devices,
