@@ -151,7 +151,8 @@ def _unchanged(moves: Moves, decision: Decision, delivered: Delivered) -> Deploy
     moves.apply_account(target)
     moves.revisions.ensure(target, revision)
     planned = target.workload.replicas
-    if decision.planned not in (None, planned):
+    # Without any, it was stopped.
+    if decision.planned not in (None, planned) or not moves.revisions.replicas(revision):
         moves.revisions.scale(revision, planned)
     moves.autoscale(known)
     pods = moves.revisions.ready(revision, 1, _READY_WITHIN_S)
