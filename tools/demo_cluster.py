@@ -125,9 +125,10 @@ def _apply_rights(namespace: str) -> None:
 
 
 def _client() -> Any:
-    from kubernetes import config
+    from kubernetes import client, config
 
-    return config.new_client_from_config()
+    config.load_config()
+    return client.ApiClient()
 
 
 def _there(read: Any) -> Any:

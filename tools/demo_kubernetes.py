@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_server import AirflowServer
 
 _BAKE_S = 10
-_AFTERWARDS_S = 3.0  # what clients get once all is over
+_SETTLED_S = 3.0  # what clients get between two runs, and once all is over
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def demonstrate(registry: str, namespace: str, *, keep: bool) -> int:
 def stop(namespace: str) -> int:
     """Delete the demo's namespace."""
     try:
+        connected(namespace).close()
         remove_namespace(namespace)
     except MissingError as error:
         print(error)
@@ -103,13 +104,13 @@ def _with_airflow(cluster: k8s.Cluster, more: dict[str, str], started: float) ->
                 return 1
             if number == 1:
                 traffic.start(way.enter_context(reached(cluster, SERVICE)))
-        time.sleep(_AFTERWARDS_S)
+            time.sleep(_SETTLED_S)
     report = _report(ends)
     found = k8s.status(cluster, SERVICE)
     seen = traffic.seen()
     summarise(ends, seen)
     print(f"\nAll of it took {time.monotonic() - started:.0f} s. Report: demo/report.html\n")
-    promised = claims(ends, seen, report, found.live if found else None)
+    promised = list(claims(ends, seen, report, found.live if found else None))
     for claim, kept in promised:
         print(f"  {'✓' if kept else '✗'} {claim}")
     return 0 if all(kept for _, kept in promised) else 1

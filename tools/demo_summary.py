@@ -26,12 +26,6 @@ class Ended:
     began: float
     ended: float
 
-    @property
-    def version(self) -> str | None:
-        """The version by which the servers of this run's release answer."""
-        digest = ((self.results.get("build_model") or {}).get("artifact") or {}).get("digest") or ""
-        return digest.removeprefix("sha256:")[:12] or None
-
 
 def summarise(ends: list[Ended], seen: list[Asked]) -> None:
     """Print each rollout with its phases, and what clients saw."""
@@ -73,7 +67,10 @@ def claims(
         bool(third.outcome and third.outcome.result == "rolled back" and _golden(third)),
     )
     yield "its run failed at the deployment", third.state == "failed" and states == [True, True, False]
-    yield "release 2 serves", live == second.live and versions(last).keys() == {str(second.version)}
+    before = versions([one for one in seen if one.at < second.began])
+    since = versions([one for one in seen if second.ended <= one.at < third.began])
+    yield "release 2 answers in place of release 1", len(since) == 1 and not since.keys() & before.keys()
+    yield "and still does", live == second.live and versions(last).keys() == since.keys()
     yield (
         "no request failed but those that release 3 can't take, while it was tried",
         bool(failed) and all(one.raw and one in on_trial for one in failed),

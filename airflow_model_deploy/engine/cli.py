@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,9 @@ _NOISY = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (0 done, 3 failed for good, 2 usage, 75 may succeed later)."""
+    if os.getpid() == 1:
+        # In a container of its own: the kernel drops a signal that process 1 has no handler for.
+        signal.signal(signal.SIGTERM, _end)
     # ONNX Runtime reports its use over the network unless told otherwise before it is loaded.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     arguments = _parser().parse_args(argv)
@@ -55,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"model-deploy: {error}", file=sys.stderr)
         return EXIT_TRANSIENT
     return code
+
+
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -51,6 +51,8 @@ def of_watch(rollout: Rollout) -> str | None:
     if len(tracks) < number or any(one["requests"] is None or one["errors"] is None for one in tracks):
         return f"{told}; not all of its requests could be counted."
     requests, errors = (sum(one[key] for one in tracks) for key in ("requests", "errors"))
+    if not requests:
+        return f"{told}; nobody asked it."
     return f"{told}: {wording.count(requests)} requests, of which {wording.count(errors) if errors else 'none'} failed."
 
 

@@ -24,8 +24,10 @@ def of_run(report: dict[str, Any]) -> list[str]:
     part, found = report["compression"], []
     before, after = part["before"]["size_bytes"], part["after"]["size_bytes"]
     if before is not None and after is not None:
+        which = "serves" if report["served"] else "was built"
         found.append(
-            f"The model that serves is {wording.size(after)}; its export before compression was {wording.size(before)}."
+            f"The model that {which} is {wording.size(after)};"
+            f" its export before compression was {wording.size(before)}."
         )
     if report["metric"] and part["quality"] is not None and part["baseline_quality"] is not None:
         found.append(_of_loss(part, report["metric"]["name"]))

@@ -120,6 +120,8 @@ def test_unknown_counts_are_dashes_not_zeros(tmp_path: Path) -> None:
     assert "not all of its requests could be counted" in page.text
     (rollout,) = _report({**THIRD, "phases": [phase]})["rollouts"]
     assert rollout["phases"][0]["canary"]["error_share"] is None
+    quiet = {**FIRST, "phases": [_phase("after the switch", "inconclusive", _track(0, 0))]}
+    assert "nobody asked it" in str(rollout_sentences.of_watch(_report(quiet)["rollouts"][0]))
     row, _ = rollout_sentences.rows(rollout["phases"][0])
     assert row == ("new", "–", "–", "–", "1 of 1")
 

@@ -41,18 +41,29 @@ def withdraw(moves: Moves, decision: Decision, result: Result, reason: str, *, h
         # Little time is left; what more there is to do, the next call does.
         moves.revisions.scale(candidate, 0)
         _restore(moves, after, candidate, wait=False)
+        moves.autoscale(after)
         return after
     after = restored(moves, after, candidate)
-    if live:
-        moves.autoscale(after)
-        if decision.stage != "private":
-            moves.led_to(live, candidate)
+    moves.autoscale(after)
+    if live and decision.stage != "private":
+        moves.led_to(live, candidate)
+        _look(moves, after, live)
     if moves.revisions.replicas(candidate):
         moves.revisions.scale(candidate, 0)
     if decision.stage in ("routed", "switched"):
         routing.unshare(moves, workload)
         routing.remove_canary(moves, workload)
     return after
+
+
+def _look(moves: Moves, decision: Decision, live: str) -> None:
+    """See that the Service answers as the live revision does, on every node; the traffic is back whatever it says."""
+    try:
+        moves.ask_public(decision, live)
+    except ModelDeployError as error:
+        moves.log(
+            f"{moves.means.name}: {live} has the traffic again, and does not answer as it should: {error}"
+        )
 
 
 def _require_healthy(moves: Moves, decision: Decision, live: str, reason: str) -> None:
@@ -74,8 +85,8 @@ def _require_healthy(moves: Moves, decision: Decision, live: str, reason: str) -
 def _start_one(moves: Moves, decision: Decision, live: str) -> None:
     candidate = str(decision.candidate)
     count = moves.revisions.replicas(candidate) or 0
-    if count and not moves.rollout(decision).max_surge:
-        moves.revisions.scale(candidate, count - 1)  # it holds what the other needs
+    if count >= (decision.replicas or 1) and not moves.rollout(decision).max_surge:
+        moves.revisions.scale(candidate, count - 1)  # there is room for full scale, no more
     moves.revisions.scale(live, 1)
     moves.revisions.ready(live, 1, RESTORED_WITHIN_S)
 
