@@ -42,7 +42,7 @@ test-slow: install ## run the slow tests
 	@$(BIN)/python -m pytest -m slow
 
 crash: install ## kill and fail the driver of a Kubernetes rollout at each of its API calls (needs KUBECONFIG)
-	@$(BIN)/python -m pytest $(addprefix tests/engine/deployment/cluster/test_,crash.py killed.py turns.py) -n '$(CRASH_WORKERS)' --dist load
+	@$(BIN)/python -m pytest $(addprefix tests/engine/deployment/cluster/test_,crash.py killed.py turns.py) -n '$(CRASH_WORKERS)' --dist worksteal
 
 lint: install ## check style, types and the walls between the rooms
 	@$(BIN)/ruff check .

@@ -206,7 +206,7 @@ PARAMS = {
         enum=["blue-green", "canary", "rolling"],
         values_display={
             "blue-green": "a full second set, then all requests at once",
-            "canary": "a tenth of the requests, then half, then all",
+            "canary": "a rising share of the requests, then all",
             "rolling": "pod by pod, where a second set doesn't fit",
         },
         title="Strategy",
@@ -232,12 +232,14 @@ PARAMS = {
         section="Kubernetes",
     ),
     "bake_seconds": Param(
-        60,
+        0,
         type="integer",
         minimum=0,
-        maximum=86400,
+        maximum=1500,  # three phases of a canary and their patience fit execution_timeout
         title="Bake for (s)",
-        description="How long each share of the requests, and the whole after the switch, is watched.",
+        description="How long each share of the requests, and the whole after the switch, is watched. 0: the golden"
+        " requests alone decide, as a service without traffic needs it. With more, a new revision that gets too few"
+        " requests to be judged goes back.",
         section="Kubernetes",
     ),
 }

@@ -32,7 +32,7 @@ TOGETHER = {
         "tests/engine/deployment/test_docker",
         "tests/engine/deployment/test_places",
         "tests/engine/packaging/test_",
-        "tests/flows/test_demo_docker",
+        "tests/flows/test_demo_",  # one Airflow, below demo/
         "tests/flows/test_docker_engine",
         "tests/flows/test_registry_secrets",
         "tests/runners/",
@@ -43,6 +43,8 @@ TOGETHER = {
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Give the tests of a file to one worker, in their order; so with all that must stay together."""
+    if config.getoption("dist") == "worksteal":
+        return None  # asked for where tests share nothing
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):

@@ -17,7 +17,7 @@ from airflow_server import REPOSITORY
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-RIGHTS = REPOSITORY / "docs" / "kubernetes" / "driver.yaml"
+RIGHTS = REPOSITORY / "docs" / "cluster-roles" / "driver.yaml"
 _OURS = {"app.kubernetes.io/managed-by": "model-deploy-demo"}
 _GONE_WITHIN_S, _ACCOUNT_WITHIN_S = 180.0, 20.0
 
@@ -114,7 +114,6 @@ def _answers(url: str) -> bool:
 
 def _apply_rights(namespace: str) -> None:
     import yaml  # type: ignore[import-untyped]
-
     from kubernetes import utils
 
     for one in yaml.safe_load_all(RIGHTS.read_text(encoding="utf-8")):

@@ -7,6 +7,7 @@ kept wherever who made it likes; no task knows its address.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow.sdk import BaseOperatorLink
 
@@ -21,9 +22,10 @@ class ServiceLink(BaseOperatorLink):
     name = "Service"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the service's URL from the task's result; "" where the task left none."""
+        """Return the service's URL from the task's result; "" where there is none, or none outside its cluster."""
         del operator
-        return str(_details(ti_key).get("url", ""))
+        url = str(_details(ti_key).get("url", ""))
+        return "" if (urlsplit(url).hostname or "").endswith(".svc") else url
 
 
 class DeploymentLink(BaseOperatorLink):

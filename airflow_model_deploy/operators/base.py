@@ -76,10 +76,6 @@ class StepOperator(BaseOperator):
         store_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
-        if container and pod:
-            raise ValueError(
-                f"container and pod of {type(self).__name__}; found: both; wanted: one of them, or none for the worker"
-            )
         super().__init__(**kwargs)
         self.inputs = dict(inputs or {})
         self.spec = dict(spec or {})
@@ -122,7 +118,18 @@ class StepOperator(BaseOperator):
         execution.announce(self.outlets, context, result)
         return result
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume; where the deferral itself failed or ran out of time, remove the pod that it waited for."""
+        if self.pod and not hasattr(self, next_method):
+            placement.pod_runner(self.pod, self, context, log=self.log).remove_left()
+        return super().resume_execution(next_method, next_kwargs, context)
+
     def _make_runner(self, context: Context) -> Runner:
+        if self.pod and self.container:
+            execution.fail(
+                f"container and pod of {self.task_id}; found: both; wanted: one of them, or none for the worker; leave"
+                " the other out, in default_args too"
+            )
         if self.pod:
             return placement.pod_runner(self.pod, self, context, log=self.log)
         if self.container:
@@ -186,7 +193,8 @@ class EngineOperator(StepOperator):
                     f"{place} of {type(self).__name__}; found: a {place.capitalize()}Config; wanted: none: this step"
                     " talks to engines and services from the worker"
                 )
-        super().__init__(**kwargs)
+        # Said here, so that default_args, which are for the computing steps, don't say otherwise.
+        super().__init__(**{**kwargs, "container": None, "pod": None})
         self.docker = asdict(docker) if docker else {}
         self.kubernetes = asdict(kubernetes) if kubernetes else {}
 

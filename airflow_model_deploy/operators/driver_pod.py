@@ -7,7 +7,7 @@ the service in the cluster, and is read there on every way out.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -65,6 +65,11 @@ class DriverPodOperator(KubernetesPodOperator):
         """Return the release that the driver deploys; None where there is none."""
         return None
 
+    def sent(self, context: Context) -> Driven | None:
+        """Return what this try's driver was sent to do, where its pod is gone; None where that can't be known."""
+        del context
+        return None
+
     def adopt(self) -> None:
         """Take over what the settings say and the pod's own arguments don't; once, after rendering."""
         if not self._adopted:
@@ -93,16 +98,24 @@ class DriverPodOperator(KubernetesPodOperator):
         """Find the driver of an earlier try whose worker died, or start one; never follow one with other work."""
         if self._killed:
             raise InterruptedError("the task was killed before its driver was started")
-        pod = super().get_or_create_pod(pod_request_obj, context)
+        pod = self._unless_killed(super().get_or_create_pod(pod_request_obj, context))
         found, ours = driver_spec.driven_by(pod), self._driven
         ending = pod.metadata.deletion_timestamp is not None
         if found is None or ours is None or ending or not found.same_work(ours):
             self.log.info("Pod %s is being ended, or was sent to do something else", pod.metadata.name)
             self.pod_manager.delete_pod(pod)
             self.reattach_on_restart = False
-            return super().get_or_create_pod(pod_request_obj, context)
+            return self._unless_killed(super().get_or_create_pod(pod_request_obj, context))
         self._driven = found
         return pod
+
+    def _unless_killed(self, pod: Any) -> Any:
+        """Return a pod; end it where the task was killed while it was made: `on_kill` couldn't know it."""
+        if not self._killed:
+            return pod
+        if self.on_kill_action.value != "keep_pod":
+            self.pod_manager.delete_pod(pod)
+        raise InterruptedError("the task was killed while its driver was started")
 
     def convert_config_file_to_dict(self) -> None:
         """Read the worker's kubeconfig for the triggerer, unless the connection says how the cluster is reached."""
@@ -135,6 +148,10 @@ class DriverPodOperator(KubernetesPodOperator):
             return super().trigger_reentry(context, event)
         self.adopt()
         self._driven = Driven.from_json(driven)
+        if (
+            event["status"] == "timeout"
+        ):  # it may be at work for long yet: its log would be followed to the end
+            return self._followed(context, lambda: self._end(event))
         resume = super().trigger_reentry
         return self._followed(context, lambda: resume(context, event))
 
@@ -148,7 +165,13 @@ class DriverPodOperator(KubernetesPodOperator):
         self._driven = driver_spec.driven_by(self.pod)
         if self._driven is not None:
             self.pod_manager.delete_pod(self.pod)
+        else:
+            self._driven = self.sent(context)
+        if self._driven is not None:
             return self._followed(context, lambda: resume(next_method, next_kwargs, context))
+        self.log.warning(
+            "No driver is left, and so no verdict was read; `model-deploy status` shows what serves"
+        )
         return resume(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
@@ -169,6 +192,20 @@ class DriverPodOperator(KubernetesPodOperator):
         except ModelDeployError as error:
             self.log.warning("The driver was told to end, but its end was not seen: %s", error)
 
+    def _end(self, event: dict[str, Any]) -> NoReturn:
+        """Tell the driver of a task that is out of time to end."""
+        from airflow.providers.common.compat.sdk import AirflowException
+
+        from airflow_model_deploy.engine.errors import ModelDeployError
+
+        name = str(event["name"])
+        with clusters.open_cluster(self.cluster_fields(), str(event["namespace"]), log=self.log) as cluster:
+            with suppress(ModelDeployError):  # a pod that never ran may say why
+                for said in cluster.events(name):
+                    self.log.warning("Pod %s: %s", name, said)
+            cluster.delete("Pod", name)  # by its own grace, in which it gives the traffic back
+        raise AirflowException(str(event.get("message") or "the task is out of time"))
+
     def _followed(self, context: Context, wait: Callable[[], Any]) -> dict[str, Any]:
         """Wait for the pod, and then ask the cluster, however that went."""
         from airflow.providers.common.compat.sdk import AirflowException
@@ -183,7 +220,11 @@ class DriverPodOperator(KubernetesPodOperator):
         driven = self._driven
         if driven is None or self._killed:
             raise AirflowException(f"the driver was ended: {failure or 'the task was killed'}") from failure
-        seen = PodEnd(failure, driver_spec.exit_code(self), driver_spec.GRACE_S + 10.0)
+        seen = PodEnd(
+            failure,
+            driver_spec.exit_code(self),
+            float(self.termination_grace_period or driver_spec.GRACE_S) + 10.0,
+        )
         with clusters.open_cluster(self.cluster_fields(), driven.namespace, log=self.log) as cluster:
             result = concluded(
                 cluster, driven, seen, release=self.release_of(), context=context, log=self.log

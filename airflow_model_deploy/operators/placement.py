@@ -10,7 +10,7 @@ from airflow_model_deploy.operators import execution
 from airflow_model_deploy.version_compat import read_config
 
 if TYPE_CHECKING:
-    from airflow_model_deploy.runners import Runner
+    from airflow_model_deploy.runners import KubernetesRunner, Runner
     from airflow_model_deploy.runners.base import Log
 
 
@@ -39,7 +39,7 @@ def container_runner(container: Mapping[str, Any], *, log: Log) -> Runner:
     )
 
 
-def pod_runner(pod: Mapping[str, Any], task: Any, context: Any, *, log: Log) -> Runner:
+def pod_runner(pod: Mapping[str, Any], task: Any, context: Any, *, log: Log) -> KubernetesRunner:
     """Return the runner in a pod, from the rendered fields of a `PodConfig`."""
     from airflow_model_deploy.operators.clusters import (
         cluster_fields,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.links import DeploymentLink, ServiceLink
 from airflow_model_deploy.operators import execution
+from airflow_model_deploy.operators.attempts import attempt_of
 from airflow_model_deploy.operators.driver_pod import DriverPodOperator
 from airflow_model_deploy.operators.engines import engine_fields
 from airflow_model_deploy.operators.stores import store_options
@@ -73,15 +74,13 @@ class RollbackOperator(DriverPodOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Roll back and return the step's result; fails for good where trying again can't help."""
-        spec = self.full_spec(context)
+        if self.target == "kubernetes":  # first: a way back in a cluster must not depend on the store
+            self.adopt()
+            return self.drive(self.sent(context), context)
         options = store_options(self.store, self.store_conn_id)
         request = execution.make_request(
-            "rollback", spec, {}, store=self.store, context=context, store_options=options
+            "rollback", self.full_spec(context), {}, store=self.store, context=context, store_options=options
         )
-        if self.target == "kubernetes":
-            self.adopt()
-            driven = Driven("rollback", self.service, str(self.namespace), spec["attempt"])
-            return self.drive(driven, context)
         self._runner = execution.worker_runner(self.python, log=self.log)
         result = execution.run_request(
             self._runner, request, log=self.log, connections=self.connections(), store_options=options
@@ -89,13 +88,16 @@ class RollbackOperator(DriverPodOperator):
         execution.announce(self.outlets, context, result)
         return result
 
+    def sent(self, context: Context) -> Driven:
+        """Return it: all of it is known here."""
+        return Driven("rollback", self.service, str(self.namespace), attempt_of(context, each_try=False))
+
     def full_spec(self, context: Context) -> dict[str, Any]:
         """Return the rendered spec: the service, its place, and the name of this rollback."""
-        task = context["ti"]
         spec = {
             "name": self.service,
             # The same for every try of this task: a second one only sees to what the first has begun.
-            "attempt": "/".join((task.dag_id, task.run_id, task.task_id, str(task.map_index))),
+            "attempt": attempt_of(context, each_try=False),
             "root": execution.given(self.root) or execution.default_host_root(),
         }
         target = execution.given(self.target)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_model_deploy.links import DeploymentLink, ServiceLink
 from airflow_model_deploy.operators import execution
+from airflow_model_deploy.operators.attempts import attempt_of
 from airflow_model_deploy.operators.driver_pod import DriverPodOperator
 from airflow_model_deploy.operators.engines import docker_connections
 from airflow_model_deploy.operators.stores import store_options
@@ -106,6 +107,13 @@ class RolloutOperator(DriverPodOperator):
         """Return the release."""
         return self.release
 
+    def sent(self, context: Context) -> Driven | None:
+        """Return it by the release's name, which is the service's."""
+        name = self.release.get("name") if isinstance(self.release, dict) else None
+        return (
+            Driven("deploy", name, str(self.namespace), attempt_of(context, each_try=True)) if name else None
+        )
+
     def _delivered(self, context: Context) -> Driven:
         """Put the release into the cluster, where the driver reads it: it reaches no store."""
         from airflow_model_deploy.engine.artifacts import Reference
@@ -113,7 +121,7 @@ class RolloutOperator(DriverPodOperator):
         from airflow_model_deploy.engine.steps.delivery import deliver_release
 
         self.adopt()
-        namespace, task = str(self.namespace), context["ti"]
+        namespace = str(self.namespace)
         try:
             found = deliver_release(
                 execution.given(self.store) or execution.default_store(),
@@ -127,8 +135,8 @@ class RolloutOperator(DriverPodOperator):
                 execution.fail(str(error))
             raise
         self.log.info("%s: revision %s is delivered to %s", found["name"], found["revision"], namespace)
-        key = (task.dag_id, task.run_id, task.task_id, str(task.map_index), str(task.try_number))
-        return Driven("deploy", found["name"], namespace, "/".join(key), found["revision"], found["release"])
+        attempt = attempt_of(context, each_try=True)
+        return Driven("deploy", found["name"], namespace, attempt, found["revision"], found["release"])
 
     def _on_worker(self, context: Context) -> dict[str, Any]:
         on_host = self.target == "host"

@@ -24,10 +24,12 @@ def store_options(store: str | None, conn_id: str | None) -> dict[str, Any]:
     from airflow_model_deploy.engine.artifacts import is_local
 
     url = given(store) or execution.default_store()
-    named = given(conn_id) or read_config("model_deploy", "store_conn_id")
+    scheme = url.partition("://")[0]
+    # The setting is for the stores that take a connection; the others find their own way.
+    setting = read_config("model_deploy", "store_conn_id") if scheme in _SCHEMES else None
+    named = given(conn_id) or setting
     if not named or is_local(url):
         return {}
-    scheme = url.partition("://")[0]
     if scheme not in _SCHEMES:
         execution.fail(
             f"the store's connection {named!r} is for another kind of store; found: {scheme}://; wanted: s3://; leave"
@@ -52,8 +54,26 @@ def _s3_options(conn_id: str) -> dict[str, Any]:
             f"extra fields of the store's connection {conn_id!r}; found: {', '.join(unknown)}; wanted: none but"
             f" {', '.join(_EXTRAS)}"
         )
+    _require_whole(conn_id, connection, extras)
     _mask(connection.password, extras.get("aws_session_token"))
     return _described(connection, extras)
+
+
+def _require_whole(conn_id: str, connection: Any, extras: Mapping[str, Any]) -> None:
+    """Refuse what would be dropped, and so ask another service, or as somebody else."""
+    thing = f"the store's connection {conn_id!r}"
+    if connection.host or connection.port:
+        execution.fail(
+            f"{thing}; found: a host or a port; wanted: none; put the service's URL into the extra field endpoint_url"
+        )
+    if bool(connection.login) != bool(connection.password):
+        execution.fail(
+            f"{thing}; found: one of login and password; wanted: both, or none for the machine's own"
+        )
+    if "@" in str(extras.get("endpoint_url", "")):
+        execution.fail(
+            f"{thing}; found: credentials in endpoint_url; wanted: a URL without; use login and password"
+        )
 
 
 def _described(connection: Any, extras: Mapping[str, Any]) -> dict[str, Any]:

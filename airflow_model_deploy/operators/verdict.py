@@ -80,7 +80,8 @@ def ended(cluster: k8s.Cluster, driven: Driven, *, patience_s: float, log: Log) 
         _, decision = read_decision(cluster, driven.service)
         outcome = decision.outcome_of(driven.attempt)
         # What another call has taken over is that one's business.
-        if decision.candidate is None or decision.attempt != driven.attempt:
+        finished = decision.candidate is None and decision.replicas is None
+        if finished or decision.attempt != driven.attempt:
             return outcome
         if outcome is not None and outcome.result == "held":
             return outcome

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -83,12 +83,12 @@ class KubernetesRunner(Runner):
         waiter.pod_request_obj = waiter.build_pod_request_obj(self.context)
         body = waiter.client.api_client.sanitize_for_serialization(waiter.pod_request_obj)
         with self._connect() as cluster:
-            for left in cluster.list("Pod", {TASK: task}):
-                self.log.info("removing pod %s of an earlier attempt", left["metadata"]["name"])
-                cluster.delete("Pod", left["metadata"]["name"])
+            self._remove_left(cluster)
             self._name = name
             with self._removed_unless_kept(keep=()):
+                self._require_not_cancelled()
                 made = _created(cluster, body)
+                self._require_not_cancelled()  # `cancel` may have come before there was anything to delete
                 waiter.pod = waiter.pod_request_obj
                 if store_options:
                     _created(cluster, secret_object(made, store_options))
@@ -121,16 +121,38 @@ class KubernetesRunner(Runner):
         return self._ended(lambda context: waiter.trigger_reentry(context, event))
 
     def cancel(self) -> None:
-        """Delete the pod, and wait for its end; also while `wait` runs."""
+        """Delete the pod, and wait for its end; also while `start` or `wait` runs."""
+        self._cancelled = True
         if not self._name:
             return
-        self._cancelled = True
         # A connection of its own: the other one may be in the middle of a call that this one interrupts.
-        with suppress(ModelDeployError), self._connect() as cluster:
+        with self._told(), self._connect() as cluster:
             self._delete(cluster)
             deadline = time.monotonic() + _GONE_SECONDS
             while cluster.get("Pod", self._name) is not None and time.monotonic() < deadline:
                 time.sleep(0.1)
+
+    def remove_left(self) -> None:
+        """Remove the pods that attempts at this task have left; a Secret goes with its pod."""
+        with self._told(), self._connect() as cluster:
+            self._remove_left(cluster)
+
+    def _remove_left(self, cluster: Cluster) -> None:
+        for left in cluster.list("Pod", {TASK: self._mark()}):
+            self.log.info("removing pod %s of an earlier attempt", left["metadata"]["name"])
+            cluster.delete("Pod", left["metadata"]["name"])
+
+    def _require_not_cancelled(self) -> None:
+        if self._cancelled:
+            raise InterruptedError("the step was cancelled before its pod was started")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Say what could not be removed, and go on: the step's own end is what matters to the task."""
+        try:
+            yield
+        except ModelDeployError as error:
+            self.log.warning("pod %s may be left running: %s", self._name or "of this task", error)
 
     def _ended(self, waiting: Callable[[Any], Any], said: str = "") -> StepResult:
         from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
@@ -172,12 +194,13 @@ class KubernetesRunner(Runner):
             raise
         finally:
             if not kept:
-                with suppress(ModelDeployError), self._connect() as cluster:
+                with self._told(), self._connect() as cluster:
                     self._delete(cluster)
 
     def _delete(self, cluster: Cluster) -> None:
         cluster.delete("Pod", self._name)
-        cluster.delete("Secret", self._name)  # before the cluster's own cleaning gets to it
+        if self._options:  # before the cluster's own cleaning gets to it
+            cluster.delete("Secret", self._name)
 
     def _make_waiter(self, step: str, described: dict[str, Any]) -> KubernetesPodOperator:
         from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator

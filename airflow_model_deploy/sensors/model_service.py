@@ -53,15 +53,17 @@ class ModelServiceSensor(BaseSensorOperator):
         from airflow_model_deploy.operators.verdict import read_decision
 
         del context
-        settings = {"conn_id": self.conn_id, "namespace": self.namespace}
-        fields = clusters.cluster_connections(settings)["cluster"]
+        extras = clusters.connection_extras(clusters.connection_id({"conn_id": self.conn_id}))
+        namespace = execution.given(self.namespace) or clusters.connection_namespace(extras)
+        fields = clusters.cluster_fields(extras)
         try:
-            with clusters.open_cluster(fields, clusters.namespace_of(settings), log=self.log) as cluster:
+            with clusters.open_cluster(fields, str(namespace), log=self.log) as cluster:
                 _, decision = read_decision(cluster, self.service)
         except ModelDeployError as error:
             if error.permanent:
                 execution.fail(str(error))
-            raise
+            self.log.warning("It can't be looked at now: %s", error)  # the sensor's own timeout is the bound
+            return False
         wanted = execution.given(self.revision)
         if wanted:
             self._require_not_rolled_back(decision, wanted)

@@ -80,6 +80,7 @@ def test_the_form_reads_well(dag):
         ("strategy", "big-bang"),
         ("replicas", 0),
         ("bake_seconds", -1),
+        ("bake_seconds", 86400),
         ("epochs", 0),
         ("quantization", "int4"),
     ],
@@ -89,6 +90,17 @@ def test_the_form_refuses_what_cannot_be(dag, name, value):
 
     with pytest.raises((ParamValidationError, ValueError)):
         dag.params.get_param(name).resolve(value)
+
+
+def test_a_first_try_needs_no_traffic_and_the_longest_watch_fits_the_tasks_time(dag):
+    from airflow_model_deploy.engine.packaging import Rollout
+
+    bake = dag.params.get_param("bake_seconds")
+    assert bake.value == 0  # more would send the second release of a quiet service back
+    assert "traffic" in bake.description
+    rollout, timeout_s = Rollout(), dag.get_task("deploy_model").execution_timeout.total_seconds()
+    watched = (len(rollout.weights) + 1) * (bake.schema["maximum"] + rollout.hold_s)
+    assert watched + 1200 <= timeout_s  # the rest is for images and models that load
 
 
 def test_it_survives_serialization_with_nothing_secret_or_unstable_in_it(dag):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from airflow_model_deploy.engine.deployment import kubernetes
 
-DOCS = REPOSITORY / "docs" / "kubernetes"
+DOCS = REPOSITORY / "docs" / "cluster-roles"
 # ("group/resource/subresource", verb); the core group is "".
 Right = tuple[str, str]
 
@@ -35,7 +35,7 @@ _OBJECT = re.compile(
 
 
 def account(cluster: kubernetes.Cluster, name: str) -> dict[str, Any]:
-    """Apply docs/kubernetes/<name>.yaml; returns a kubeconfig with the rights of its ServiceAccount only."""
+    """Apply docs/cluster-roles/<name>.yaml; returns a kubeconfig with the rights of its ServiceAccount only."""
     namespace = cluster.namespace
     kubectl(namespace, "apply", "-f", str(DOCS / f"{name}.yaml"))
     path = f"/api/v1/namespaces/{namespace}/serviceaccounts/model-deploy-{name}/token"
@@ -53,7 +53,7 @@ def account(cluster: kubernetes.Cluster, name: str) -> dict[str, Any]:
 
 
 def allowed(name: str) -> set[Right]:
-    """Return the rights that docs/kubernetes/<name>.yaml gives."""
+    """Return the rights that docs/cluster-roles/<name>.yaml gives."""
     objects = yaml.safe_load_all((DOCS / f"{name}.yaml").read_text())
     rules = [rule for one in objects if one["kind"] == "Role" for rule in one["rules"]]
     return {

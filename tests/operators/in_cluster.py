@@ -47,7 +47,7 @@ class Place:
     Args:
         site: its service "tiny", as the cluster's administrator sees it.
         folder: of the store.
-        worker: a kubeconfig with docs/kubernetes/worker.yaml's rights.
+        worker: a kubeconfig with docs/cluster-roles/worker.yaml's rights.
         driver: likewise of driver.yaml.
         image: of the driver.
         asked: what this process has asked the API server for.

@@ -245,6 +245,88 @@ def test_the_trigger_comes_back_as_it_was_and_knows_what_is_at_stake():
     assert again.termination_grace_period == 60
 
 
+def test_the_name_of_an_attempt_stays_readable_and_fits_the_spec(context):
+    from airflow_model_deploy.operators.attempts import attempt_of
+
+    assert attempt_of(context, each_try=True) == "dag/run 1/task/-1/1"
+    assert attempt_of(context, each_try=False) == "dag/run 1/task/-1"
+    context["ti"].dag_id = context["ti"].run_id = "d" * 250
+    context["ti"].task_id = "t" * 250
+    first = attempt_of(context, each_try=True)
+    task = md.RollbackOperator(task_id="back", name="digits")
+    spec = parse_spec(get_step("rollback").spec, task.full_spec(context), step="rollback")
+    assert spec.attempt == attempt_of(context, each_try=False)
+    context["ti"].try_number = 2
+    assert len({first, attempt_of(context, each_try=True), spec.attempt}) == 3
+    assert spec.attempt == attempt_of(context, each_try=False)
+
+
+def test_a_rollback_in_a_cluster_opens_no_store(context, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__MODEL_DEPLOY__STORE", "s3://models/store")
+    monkeypatch.setenv("AIRFLOW__MODEL_DEPLOY__STORE_CONN_ID", "renamed-by-somebody")
+    task = md.RollbackOperator(
+        task_id="back", name="digits", target="kubernetes", kubernetes=md.KubernetesConfig(namespace="models")
+    )
+    monkeypatch.setattr(task, "drive", lambda driven, _: driven)
+    assert task.execute(context) == Driven("rollback", "digits", "models", "dag/run 1/task/-1")
+
+
+def test_a_kill_while_the_driver_is_made_ends_it(context, monkeypatch):
+    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+
+    task, deleted, pod = rollout(), [], SimpleNamespace()
+
+    def created(*_):
+        task.on_kill()  # Airflow's signal comes in the middle of it, and returns into it
+        return pod
+
+    monkeypatch.setattr(KubernetesPodOperator, "get_or_create_pod", created)
+    monkeypatch.setattr(
+        KubernetesPodOperator, "pod_manager", SimpleNamespace(delete_pod=deleted.append), raising=False
+    )
+    with pytest.raises(InterruptedError):
+        task.get_or_create_pod(None, context)
+    assert deleted == [pod]
+
+
+def test_what_we_override_of_the_providers_classes_is_there():
+    from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+    from airflow.providers.cncf.kubernetes.triggers.pod import KubernetesPodTrigger
+
+    for name in (
+        "get_or_create_pod",
+        "find_pod",
+        "trigger_reentry",
+        "on_kill",
+        "convert_config_file_to_dict",
+    ):
+        assert callable(getattr(KubernetesPodOperator, name)), name
+    assert "on_kill" in vars(KubernetesPodTrigger)
+    assert rollout().on_kill_action.value == "delete_pod"
+
+
+def test_what_a_worker_imports_for_all_tasks_is_free_of_the_clusters_client():
+    import subprocess
+    import sys
+
+    names = ("sensors.model_service", "operators.prepare", "operators.placement", "runners", "links")
+    code = (
+        "import sys; sys.modules['kubernetes'] = sys.modules['kubernetes_asyncio'] = None; import "
+        + ", ".join(f"airflow_model_deploy.{name}" for name in names)
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_there_is_no_link_to_a_service_that_no_browser_reaches(monkeypatch):
+    from airflow.providers.common.compat.sdk import XCom
+
+    from airflow_model_deploy.links import ServiceLink
+
+    for url, link in (("http://digits.models.svc:80", ""), ("http://10.0.0.7:80", "http://10.0.0.7:80")):
+        monkeypatch.setattr(XCom, "get_value", lambda url=url, **_: {"details": {"url": url}})
+        assert ServiceLink().get_link(None, ti_key=SimpleNamespace()) == link
+
+
 def test_the_link_to_the_deployment_is_the_settings(monkeypatch):
     from airflow.providers.common.compat.sdk import XCom
 

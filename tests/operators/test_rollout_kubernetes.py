@@ -208,6 +208,19 @@ def test_a_pod_that_is_gone_at_the_re_entry_changes_nothing(cluster, namespace, 
         rollout(namespace).trigger_reentry(context, event, **kwargs)
 
 
+def test_a_deferred_task_that_is_out_of_time_ends_its_driver_at_once(cluster, namespace, context, delivered):
+    _, kwargs, fields = deferred(rollout(namespace, SLEEP, deferrable=True), context)
+    wait_until_running(cluster, fields["pod_name"])
+    ended(cluster, "interrupted")
+    event = {"status": "timeout", "name": fields["pod_name"], "namespace": namespace, "message": "too late"}
+    began = time.monotonic()
+    with pytest.raises(AirflowException, match=r"interrupted.*too late"):
+        rollout(namespace).trigger_reentry(context, event, **kwargs)
+    assert time.monotonic() - began < 20  # the driver would have gone on for minutes
+    pod = cluster.get("Pod", fields["pod_name"])
+    assert pod is None or pod["metadata"]["deletionTimestamp"]
+
+
 def test_a_pod_that_ended_before_the_deferral_loses_no_result(
     cluster, namespace, context, delivered, monkeypatch
 ):
@@ -239,6 +252,14 @@ def test_a_deferral_that_failed_ends_the_driver_and_still_reads_the_verdict(
     assert result["details"]["outcome"]["result"] == "promoted"
     pod = cluster.get("Pod", fields["pod_name"])
     assert pod is None or pod["metadata"]["deletionGracePeriodSeconds"] == driver_spec.GRACE_S
+
+
+def test_a_deferral_that_failed_without_a_pod_still_reads_the_verdict(cluster, namespace, context):
+    ended(cluster, "promoted")
+    lost = rollout(namespace, deferrable=True)
+    lost.release = {**RELEASE, "name": "digits"}
+    result = lost.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+    assert result["details"]["outcome"]["result"] == "promoted"
 
 
 def test_a_second_try_follows_the_driver_that_the_first_has_left(cluster, namespace, context, delivered):
@@ -328,8 +349,8 @@ def test_what_a_dead_driver_has_left_half_way_is_given_back(cluster, namespace, 
 
 @pytest.fixture
 def as_worker(namespace, cluster, monkeypatch):
-    """The rights of docs/kubernetes/worker.yaml, and no others, by a connection of Airflow's."""
-    kubectl(namespace, "apply", "-f", str(REPOSITORY / "docs/kubernetes/worker.yaml"))
+    """The rights of docs/cluster-roles/worker.yaml, and no others, by a connection of Airflow's."""
+    kubectl(namespace, "apply", "-f", str(REPOSITORY / "docs/cluster-roles/worker.yaml"))
     secret = {
         "apiVersion": "v1",
         "kind": "Secret",

@@ -64,6 +64,11 @@ def test_the_setting_names_it_and_a_folder_needs_none(connected, monkeypatch, tm
     assert store_options(None, None) == {"key": KEY, "secret": SECRET}
 
 
+def test_the_setting_is_for_the_stores_that_take_a_connection(connected, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__MODEL_DEPLOY__STORE_CONN_ID", connected())
+    assert store_options("gs://models/store", None) == {}
+
+
 @pytest.mark.parametrize(
     ("url", "fields", "words"),
     [
@@ -73,6 +78,9 @@ def test_the_setting_names_it_and_a_folder_needs_none(connected, monkeypatch, tm
             {"extra": {"role_arn": "arn:aws:iam::1:role/x"}},
             "found: role_arn; wanted: none but endpoint_url",
         ),
+        (URL, {"host": "minio.internal", "port": 9000}, "found: a host or a port; wanted: none"),
+        (URL, {"password": None}, "found: one of login and password"),
+        (URL, {"extra": {"endpoint_url": f"https://me:{SECRET}@s3"}}, "found: credentials in endpoint_url"),
         ("gs://models/store", {}, "found: gs://; wanted: s3://"),
     ],
 )
@@ -120,12 +128,22 @@ def test_a_store_that_cannot_be_opened_fails_for_good_and_is_named(connected, co
     assert SECRET not in str(caught.value)
 
 
-def test_pods_and_containers_exclude_each_other_and_acting_steps_take_neither():
+def test_pods_and_containers_exclude_each_other_and_acting_steps_take_neither(context):
     both = {"container": md.ContainerConfig(image="worker"), "pod": md.PodConfig(image="worker")}
-    with pytest.raises(ValueError, match="container and pod of OptimizeModelOperator"):
-        md.OptimizeModelOperator(task_id="optimize", model={}, **both)
+    with pytest.raises(AirflowFailException, match="container and pod of optimize"):
+        md.OptimizeModelOperator(task_id="optimize", model={}, **both)._make_runner(context)
     with pytest.raises(ValueError, match="pod of BuildImageOperator; found: a PodConfig"):
         md.BuildImageOperator(task_id="package", servable={}, plan={}, pod=both["pod"])
+
+
+def test_a_pod_in_default_args_is_for_the_computing_steps_only():
+    pod = md.PodConfig(image="worker")
+    with DAG("d", schedule=None, default_args={"pod": pod}):
+        pipeline = md.model_deploy_pipeline(name="digits")
+        alone = md.BuildImageOperator(task_id="alone", servable={}, plan={})
+    assert pipeline.optimize_model.pod == asdict(pod)
+    for task in (pipeline.package_image, pipeline.monitor_model, alone):
+        assert (task.pod, task.container) == (None, None)
 
 
 def test_the_pipeline_hands_pod_and_connection_to_its_tasks_and_templates_reach_them(context):

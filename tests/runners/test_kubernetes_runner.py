@@ -194,6 +194,30 @@ def test_a_deferred_task_goes_on_where_its_pod_ended(
     assert (result["step"], result["status"]) == ("prepare", "succeeded")
 
 
+def test_a_deferral_that_failed_leaves_no_pod(image, namespace, cluster, s3, tested, context, monkeypatch):
+    from airflow.sdk.exceptions import TaskDeferralError
+
+    with pytest.raises(TaskDeferred):
+        operator(image, namespace, s3, tested, monkeypatch, deferrable=True).execute(context)
+    again = operator(image, namespace, s3, tested, monkeypatch, deferrable=True)
+    with pytest.raises(TaskDeferralError):
+        again.resume_execution("__fail__", {"error": "the trigger died"}, context)
+    assert gone(cluster, "Pod")
+
+
+def test_a_cancel_while_the_pod_is_made_ends_it(runner_of, s3, cluster, monkeypatch):
+    runner, create = runner_of(), kubernetes._created
+
+    def created(cluster, obj):
+        made = create(cluster, obj)
+        runner.cancel()  # as Airflow's signal does, in the middle of it
+        return made
+
+    monkeypatch.setattr(kubernetes, "_created", created)
+    with pytest.raises(InterruptedError):
+        runner.start(request_of(s3), store_options=s3.options)
+
+
 def test_what_a_step_lacks_is_told_as_its_failure_and_its_log_is_the_tasks(runner_of, s3, capfd):
     runner = runner_of()
     runner.start(request_of(s3), store_options=s3.options)

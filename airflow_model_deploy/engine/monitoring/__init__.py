@@ -5,7 +5,7 @@ from __future__ import annotations
 from airflow_model_deploy.engine.monitoring.canary import CanaryVerdict, judge_canary
 from airflow_model_deploy.engine.monitoring.comparison import CanaryStatus
 from airflow_model_deploy.engine.monitoring.counts import Counts
-from airflow_model_deploy.engine.monitoring.fleet import observe_fleet
+from airflow_model_deploy.engine.monitoring.fleet import nothing_seen, observe_fleet
 from airflow_model_deploy.engine.monitoring.metrics_text import Delta, Scrape, delta, parse, share_over
 from airflow_model_deploy.engine.monitoring.observation import Observation
 from airflow_model_deploy.engine.monitoring.prometheus import PrometheusSource, PrometheusWindow
@@ -37,6 +37,7 @@ __all__ = [
     "excess_probability",
     "judge",
     "judge_canary",
+    "nothing_seen",
     "noticeable_share",
     "observe",
     "observe_fleet",

@@ -2,12 +2,12 @@
 
 | status       | any of                                                                                        |
 |--------------|-----------------------------------------------------------------------------------------------|
-| fail         | a restart; no pod ready, or at the end not all of them; the share of errors, or of slow       |
-|              | requests, significantly over its objective; significantly over the stable's, by more than a   |
-|              | margin                                                                                        |
-| inconclusive | counts not known, or not of every pod; fewer than `min_requests` (of which so many have to be |
-|              | successful, for the slow ones); a share over its objective, not significantly; the window not |
-|              | at its end                                                                                    |
+| fail         | a restart; no pod ready; the share of errors, or of slow requests, significantly over its     |
+|              | objective; significantly over the stable's, by more than a margin                             |
+| inconclusive | not all pods ready (one may be on its way to another node, or just asked for by an            |
+|              | autoscaler: it is waited for); counts not known, or not of every pod; fewer than              |
+|              | `min_requests` (of which so many have to be successful, for the slow ones); a share over its  |
+|              | objective, not significantly; the window not at its end                                       |
 | pass         | nothing of the above                                                                          |
 
 **False alarms.** A canary that keeps its objectives and is as good as the stable fails by chance with a probability
@@ -98,7 +98,7 @@ def judge_canary(
     level = alpha / looks / (2 if stable is None else 4)
     errors, slow = comparisons(canary, stable, objectives, level)
     findings = [
-        *_pods(canary, final),
+        *_pods(canary),
         *errors.findings(),
         *slow.findings(),
         *_evidence(canary, objectives),
@@ -121,12 +121,11 @@ def judge_canary(
     return CanaryVerdict(status, tuple(reason for _, reason in findings) or (praise,), figures)
 
 
-def _pods(canary: Track, final: bool) -> Iterator[Finding]:
+def _pods(canary: Track) -> Iterator[Finding]:
     if canary.restarts:
         yield "fail", f"{canary.restarts} restarts of the canary's containers"
     if canary.ready < max(canary.wanted, 1):
-        # One pod of many may be on its way to another node; at the end it has to be there.
-        status: CanaryStatus = "fail" if final or canary.ready == 0 else "inconclusive"
+        status: CanaryStatus = "fail" if canary.ready == 0 else "inconclusive"
         yield status, f"{canary.ready} of {canary.wanted} of the canary's pods are ready"
 
 

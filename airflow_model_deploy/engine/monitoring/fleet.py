@@ -11,7 +11,7 @@ from airflow_model_deploy.engine.monitoring.watch import is_ready, probe_in_turn
 from airflow_model_deploy.engine.monitoring.window import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from airflow_model_deploy.engine.monitoring.counts import Counts
     from airflow_model_deploy.engine.monitoring.metrics_text import Scrape
@@ -22,6 +22,7 @@ def observe_fleet(
     clients: Mapping[str, Client],
     golden: GoldenSet,
     *,
+    there: Callable[[], Collection[str]],
     restarts: Callable[[], int],
     window_s: float,
     interval_s: float,
@@ -33,6 +34,7 @@ def observe_fleet(
     Args:
         clients: of each server, by its name; one or more.
         golden: what to send, and what has to come back.
+        there: which of them are still there; one that was taken away meanwhile isn't asked whether it is ready.
         restarts: how often the servers have been restarted until now.
         window_s: how long to watch.
         interval_s: from the start of one probe to the start of the next.
@@ -67,7 +69,7 @@ def observe_fleet(
         probes_wrong=sum(probe.latency_ms is not None and bool(probe.problem) for probe in probes),
         last_probe_answered=probes[-1].latency_ms is not None,
         probe_latencies_ms=latencies,
-        ready=all(is_ready(client) for client in clients.values()),
+        ready=_all_ready(clients, there()),
         metrics_readable=known,
         requests=counts.requests if known else None,
         errors=counts.errors if known else None,
@@ -77,6 +79,25 @@ def observe_fleet(
         memory_bytes=int(max(memory)) if memory else None,
         wrong=tuple(probe.problem for probe in probes if probe.problem)[:10],
     )
+
+
+def nothing_seen() -> Observation:
+    """Return the observation of a service that has no server to ask."""
+    return Observation(
+        window_s=0.0,
+        probes_sent=0,
+        probes_answered=0,
+        probes_wrong=0,
+        last_probe_answered=False,
+        probe_latencies_ms=(),
+        ready=False,
+        metrics_readable=False,
+    )
+
+
+def _all_ready(clients: Mapping[str, Client], there: Collection[str]) -> bool:
+    left = [client for name, client in clients.items() if name in there]
+    return bool(there) and all(map(is_ready, left))
 
 
 def _over(counts: Counts) -> tuple[float | None, bool]:

@@ -67,7 +67,7 @@ class Rollout(JsonObject):
     def _check_weights(self) -> None:
         shares = self.weights
         ok = isinstance(shares, tuple) and bool(shares) and all(map(is_positive, shares))
-        self._check("weights", ok, "one or more shares above 0", "Such as [0.1, 0.5].")
+        self._check("weights", ok and len(shares) <= 10, "1 to 10 shares above 0", "Such as [0.1, 0.5].")
         wanted = f"none above {_LARGEST_WEIGHT}"
         remedy = "End with 0.5: the switch itself brings the rest."
         self._check("weights", max(shares) <= _LARGEST_WEIGHT, wanted, remedy)

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.deployment import kubernetes
 from airflow_model_deploy.engine.errors import InputError
-from airflow_model_deploy.engine.monitoring import Observation, Status, Verdict, judge, observe_fleet
+from airflow_model_deploy.engine.monitoring import (
+    Observation,
+    Status,
+    Verdict,
+    judge,
+    nothing_seen,
+    observe_fleet,
+)
 from airflow_model_deploy.engine.probing import Client
 from airflow_model_deploy.engine.steps.service import released_golden
 
@@ -43,6 +50,8 @@ def watch_cluster(
     with ExitStack() as stack:
         name, golden = released_golden(stack.enter_context(kept.folder()))
         pods = kubernetes.ready_pods(means.cluster, means.name, live)
+        if not pods:
+            return Verdict("failing", (f"no pod of revision {live} is ready",)), nothing_seen(), found
         clients = {
             pod["metadata"]["name"]: stack.enter_context(
                 Client(stack.enter_context(means.reach.pod(pod)), name, _TIMEOUT_S)
@@ -53,6 +62,9 @@ def watch_cluster(
         observation = observe_fleet(
             clients,
             golden,
+            there=lambda: {
+                pod["metadata"]["name"] for pod in kubernetes.ready_pods(means.cluster, means.name, live)
+            },
             restarts=lambda: kubernetes.restarts(means.cluster, means.name, live),
             window_s=window_s,
             interval_s=interval_s,

@@ -129,6 +129,14 @@ class Ground:
         service = self.cluster.get("Service", NAME)
         return decision_on(service) if service else Decision()
 
+    def live_strategy(self) -> str | None:
+        """The strategy by which what is live took over."""
+        decision = self.decision()
+        if decision.live is None:
+            return None
+        kept = kubernetes.read_kept(self.cluster, NAME, decision.releases[decision.live])
+        return kept.release.plan.strategy
+
     def clear(self) -> None:
         """Remove the service, as if it had never been here."""
         self.cluster.delete("Service", NAME)

@@ -21,7 +21,6 @@ from airflow_model_deploy.engine.steps.service import golden_check
 from tests.engine.deployment.cluster.served import NAME
 
 if TYPE_CHECKING:
-
     from airflow_model_deploy.engine.deployment import Deployment
     from tests.engine.deployment.cluster.served import Served
 
@@ -73,7 +72,9 @@ class Site:
             self.cluster, release, read("servable.json").read_bytes(), read("golden.json").read_bytes()
         )
 
-    def deploy(self, served: Served, *arguments: Any, attempt: str | None = None, **options: Any) -> Deployment:
+    def deploy(
+        self, served: Served, *arguments: Any, attempt: str | None = None, **options: Any
+    ) -> Deployment:
         """Deliver a release, and roll it out."""
         delivered = self.deliver(served, *arguments, **options)
         return kubernetes.deploy(self.means(attempt), delivered, kubernetes.Turn(self.lease_s))
@@ -122,5 +123,3 @@ def kubernetes_selector(revision: str | None) -> dict[str, str]:
     from airflow_model_deploy.engine.deployment.targets.kubernetes.names import every, only
 
     return only(NAME, revision) if revision else every(NAME)
-
-

@@ -39,6 +39,10 @@ class Scenario:
         ground = self.ground
         if self.name == "first":
             ground.clear()
+        elif self.name == "rollback" and ground.live_strategy() == "rolling":
+            # A rolling service goes back by rolling, too; here the way back with room for both is meant.
+            ground.deploy(ground.release("blue-green"), "another one")
+            expire(ground.cluster)
         elif self.name == "way back":
             ground.deploy(ground.release("canary"), "a canary", _IN_THE_MIDDLE)
             expire(ground.cluster)

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from airflow_model_deploy.engine.deployment.blue_green import Deployment
+from airflow_model_deploy.engine.deployment.targets.kubernetes import routing
 from airflow_model_deploy.engine.deployment.targets.kubernetes.address import url_of
 from airflow_model_deploy.engine.deployment.targets.kubernetes.changes import log_changes
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import Cluster, held
-from airflow_model_deploy.engine.deployment.targets.kubernetes.driver import advance, settle
+from airflow_model_deploy.engine.deployment.targets.kubernetes.driver import advance, finished, settle
 from airflow_model_deploy.engine.deployment.targets.kubernetes.interruption import interruptible
 from airflow_model_deploy.engine.deployment.targets.kubernetes.releases import target_of
 from airflow_model_deploy.engine.deployment.targets.kubernetes.rollout import Means, Moves
-from airflow_model_deploy.engine.deployment.targets.kubernetes.withdrawal import make_way, restored, withdraw
+from airflow_model_deploy.engine.deployment.targets.kubernetes.withdrawal import make_way, withdraw
 from airflow_model_deploy.engine.errors import RolloutError
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from airflow_model_deploy.engine.deployment.targets.kubernetes.releases import Delivered
 
 LEASE_S = 15
-_READY_WITHIN_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def deploy(means: Means, delivered: Delivered, turn: Turn | None = None) -> Depl
         UnavailableError: another driver is at work, or the cluster can't be reached; the same call goes on.
     """
     with _turn(means, turn or Turn()) as moves:
-        decision = restored(moves, moves.traffic.read())
+        decision = finished(moves, moves.traffic.read())
         if decision.live == delivered.revision and decision.candidate is None:
             return _unchanged(moves, decision, delivered)
         if decision.candidate not in (None, delivered.revision):
@@ -74,7 +74,7 @@ def rollback(means: Means, turn: Turn | None = None) -> Deployment:
         done = decision.outcome_of(means.attempt)
         # A way back from a rollout is written down as that rollout's end; one of its own may have failed.
         if done is not None and done.result == ("promoted" if done.action == "rollback" else "rolled back"):
-            decision = settle(moves, restored(moves, decision))
+            decision = settle(moves, finished(moves, decision))
             return _told(moves, decision, changed=False)
         if decision.candidate and decision.action == "deploy":
             ours = moves.write(decision, attempt=means.attempt)
@@ -82,7 +82,7 @@ def rollback(means: Means, turn: Turn | None = None) -> Deployment:
                 moves, withdraw(moves, ours, "rolled back", "a rollback was asked for"), changed=True
             )
         if decision.candidate is None:
-            decision = _begun_back(moves, restored(moves, decision))
+            decision = _begun_back(moves, finished(moves, decision))
         return _told(moves, advance(moves, decision), changed=True)
 
 
@@ -95,6 +95,7 @@ def give_back(means: Means, turn: Turn | None = None) -> Decision | None:
     with _turn(means, turn or Turn()) as moves:
         decision = moves.traffic.read()
         if decision.candidate is None:
+            finished(moves, decision)
             return None
         return withdraw(moves, decision, "interrupted", "its driver was ended")
 
@@ -106,7 +107,9 @@ def _begun(moves: Moves, decision: Decision, delivered: Delivered) -> Decision:
     if decision.candidate == revision:
         moves.log(f"{moves.means.name}: going on with revision {revision} ({decision.stage})")
         # A rollback to it that was left half done becomes this deployment: it is watched as one.
-        return moves.write(decision, releases=releases, attempt=attempt, action="deploy")
+        # Delivered anew with another strategy, its phases are others.
+        step = decision.step if decision.releases.get(revision) == delivered.map_name else 0
+        return moves.write(decision, releases=releases, attempt=attempt, action="deploy", step=step)
     known = replace(decision, releases=releases, candidate=revision)
     release = moves.release(known, revision)
     target = target_of(release, moves.means.cluster.namespace)
@@ -148,18 +151,21 @@ def _unchanged(moves: Moves, decision: Decision, delivered: Delivered) -> Deploy
         attempt=moves.means.attempt,
     )
     target = target_of(moves.release(known, revision), moves.means.cluster.namespace)
+    routing.require_gateway(moves, target.workload)
     moves.apply_account(target)
     moves.revisions.ensure(target, revision)
     planned = target.workload.replicas
     # Without any, it was stopped.
-    if decision.planned not in (None, planned) or not moves.revisions.replicas(revision):
+    changed = decision.planned not in (None, planned) and target.workload.max_replicas is None
+    if changed or not moves.revisions.replicas(revision):
         moves.revisions.scale(revision, planned)
     moves.autoscale(known)
-    pods = moves.revisions.ready(revision, 1, _READY_WITHIN_S)
+    pods = moves.revisions.ready(revision, 1, moves.within(known, revision))
     moves.ask(known, pods, revision)
     outcome = moves.outcome(known, "unchanged", f"revision {revision} serves already")
     after = known.ended(outcome, planned=planned)
     decision = moves.traffic.write(decision, after)
+    routing.unshare(moves, target.workload)
     moves.ask_public(decision, revision)
     settle(moves, decision)
     return _told(moves, decision, changed=False)

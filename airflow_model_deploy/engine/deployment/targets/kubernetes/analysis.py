@@ -46,6 +46,7 @@ class _Watched:
     source: Source
     pods: list[Pod]
     restarts: int
+    wanted: int
 
     def track(self, pods: list[Pod], wanted: int) -> Track:
         """Return what is known of it; a container's restarts since the window began are counted."""
@@ -54,7 +55,8 @@ class _Watched:
             self._counts(),
             restarts=max(0, count_restarts(pods) - self.restarts),
             ready=sum(map(is_ready, pods)),
-            wanted=wanted,
+            # Pods that an autoscaler has asked for a moment ago are on their way; fewer may be wanted, too.
+            wanted=min(self.wanted, wanted),
         )
 
     def _counts(self) -> Counts:
@@ -68,8 +70,7 @@ class _Watched:
 def bake(moves: Moves, decision: Decision, rollout: Rollout, name: str, *, compare: bool) -> None:
     """Watch the candidate for `rollout.bake_s`, beside the live revision where both get requests (`compare`).
 
-    A revision with nothing before it need not have requests: nobody may know it yet. Everywhere else, no data is not
-    success.
+    A revision with nothing before it need not have many requests. Everywhere else, no data is not success.
 
     Raises:
         RolloutError: the candidate fails, or it can't be decided within `hold_s` more.
@@ -99,7 +100,9 @@ def bake(moves: Moves, decision: Decision, rollout: Rollout, name: str, *, compa
             final=final,
         )
         moves.lease.require()
-        if _decided(moves, verdict, name, watched, rollout, quiet=decision.live is None, final=final):
+        # Nothing served before a first release: there is nobody to protect, and few may know it yet.
+        few = objectives.min_requests if decision.live is None else 0
+        if _decided(moves, verdict, name, watched, rollout, few=few, final=final):
             return
 
 
@@ -110,13 +113,13 @@ def _decided(
     watched: float,
     rollout: Rollout,
     *,
-    quiet: bool,
+    few: int,
     final: bool,
 ) -> bool:
     """Say whether the watch has ended well; raise where it has ended badly; log what was seen."""
     told = "; ".join(verdict.reasons[:3])
     moves.log(f"{moves.means.name}: {name}, {watched:.0f} s: {verdict.status}: {told}")
-    first = quiet and verdict.status == "inconclusive" and final and not _requests(verdict)
+    first = verdict.status == "inconclusive" and final and _requests(verdict) < few
     late = watched >= rollout.bake_s + rollout.hold_s and verdict.status == "inconclusive"
     if verdict.status == "pass" or first or verdict.status == "fail" or late:
         phases = moves.details.setdefault("phases", [])
@@ -162,7 +165,7 @@ def _watch(moves: Moves, rollout: Rollout, revision: str, objectives: Objectives
     else:
         source = Window(lambda: scrape_pods(moves.means.reach, pods), latency_ms=objectives.latency_ms)
     source.start()
-    return _Watched(revision, source, pods, count_restarts(pods))
+    return _Watched(revision, source, pods, count_restarts(pods), len(pods))
 
 
 def _track(moves: Moves, watched: _Watched) -> Track:

@@ -37,7 +37,7 @@ def log_changes(moves: Moves, decision: Decision, target: Target) -> None:
     lines = [f"{verbs.get(one.verb, one.verb)} {_told(one)}" for one in changes if one.verb != "none"]
     for line in lines:
         moves.log(f"will {line}")
-    moves.details["changes"] = lines[:50]
+    moves.details["changes"] = [line[:200] for line in lines[:50]]
 
 
 def _told(change: Change) -> str:

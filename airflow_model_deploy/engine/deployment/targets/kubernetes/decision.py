@@ -14,6 +14,8 @@ from airflow_model_deploy.engine.errors import InputError
 
 SCHEMA_VERSION = 1
 KEPT = 10
+# All annotations of an object together may have 256 KiB; without room for them, no traffic could be moved.
+MOST_CHARACTERS = 100_000
 
 Action = Literal["deploy", "rollback"]
 Stage = Literal["private", "shared", "routed", "switched"]
@@ -91,10 +93,9 @@ class Decision:
 
     def ended(self, outcome: Outcome, **changes: Any) -> Decision:
         """Return the decision after a change; `changes` say what became of it."""
-        history = ((self.outcome,) if self.outcome else ()) + self.history
         none = dict.fromkeys(("candidate", "action", "stage", "replicas"))
         settled: dict[str, Any] = none | {"step": 0} | changes
-        return replace(self, **settled, outcome=outcome, history=history[: KEPT - 1])
+        return replace(self.noted(outcome), **settled)
 
     def outcome_of(self, attempt: str | None) -> Outcome | None:
         """Return how the call of that key ended, if it is still known."""
@@ -103,8 +104,29 @@ class Decision:
 
     def annotation(self) -> dict[str, str]:
         """Return the annotation that holds it."""
+        return {DECISION: self.bounded().text()}
+
+    def text(self) -> str:
+        """Return it as JSON."""
         value = {"schema_version": SCHEMA_VERSION, **asdict(self)}
-        return {DECISION: json.dumps(value, sort_keys=True, separators=(",", ":"))}
+        return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+    def bounded(self) -> Decision:
+        """Return it as short as the API takes it: what is forgotten first is the oldest, then the details."""
+        kept = self
+        while len(kept.text()) > MOST_CHARACTERS and (
+            kept.history or (kept.outcome and kept.outcome.details)
+        ):
+            if kept.history:
+                kept = replace(kept, history=kept.history[:-1])
+            elif kept.outcome:
+                kept = replace(kept, outcome=replace(kept.outcome, details={}))
+        return kept
+
+    def noted(self, outcome: Outcome) -> Decision:
+        """Return it with one more outcome, the others behind it."""
+        history = ((self.outcome,) if self.outcome else ()) + self.history
+        return replace(self, outcome=outcome, history=history[: KEPT - 1])
 
 
 def as_written(decision: Decision) -> Decision:

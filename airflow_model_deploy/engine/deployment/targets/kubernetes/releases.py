@@ -45,6 +45,13 @@ def target_of(release: Release, namespace: str) -> Target:
             wanted="an image of a registry, by digest",
             remedy="Package it with a registry that the cluster pulls from.",
         )
+    if release.plan.name == "default" or release.plan.name.endswith("-canary"):
+        raise InputError(
+            f"a service named {release.plan.name}",
+            found="a name that the cluster, or another service's canary, has already",
+            wanted="another one: not 'default', and without '-canary' at its end",
+            remedy="Give the model another name.",
+        )
     workload = release.plan.workload or Workload()
     return objects.Target(release.plan.name, namespace, image, release.plan.resources, workload)
 

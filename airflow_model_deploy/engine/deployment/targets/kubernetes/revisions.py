@@ -43,15 +43,23 @@ class Revisions:
             ConflictError: somebody has changed it, with their name and the fields.
         """
         wanted = objects.deployment(target)
+        if wanted["metadata"]["name"] != revision_name(self._name, revision):
+            self._require_made(revision, wanted["metadata"]["name"])
+            return
         self._lease.require()
         # Without `replicas`: an apply never scales. On what is there as it was made, it changes nothing.
         self._cluster.apply(wanted)
-        if wanted["metadata"]["name"] != revision_name(self._name, revision):
+
+    def _require_made(self, revision: str, today: str) -> None:
+        """Accept a revision that another version of this package made, with other pods: it stays as it was made."""
+        if self.replicas(revision) is None:
             raise RolloutError(
                 f"revision {revision} of {self._name}",
-                found=wanted["metadata"]["name"],
-                wanted=revision_name(self._name, revision),
+                found=f"gone, and this version would make it as {today}",
+                wanted="its Deployment, or the version that made it",
+                remedy="Deploy the release again from its artifact.",
             )
+        self._log(f"{self._name}: revision {revision} was made by another version; it stays as it is")
 
     def replicas(self, revision: str) -> int | None:
         """Return the replicas that a revision is to have; None: it isn't there."""
@@ -84,6 +92,12 @@ class Revisions:
             if revision and revision not in wanted and deployment["spec"].get("replicas", 1):
                 self.scale(revision, 0)
                 wait_gone(self._cluster, only(self._name, revision), deadline_s=within_s, log=self._log)
+
+    def quiet(self, live: str) -> None:
+        """End every revision but the live one; remove none."""
+        for deployment in self._cluster.list("Deployment", every(self._name)):
+            if revision_label(deployment) != live and deployment["spec"].get("replicas", 1):
+                self.scale(str(revision_label(deployment)), 0)
 
     def retire(self, live: str, previous: str | None, most: int) -> None:
         """End what doesn't serve; remove all but the newest `most` of what a rollback doesn't need either."""

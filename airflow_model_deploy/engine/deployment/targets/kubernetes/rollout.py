@@ -17,6 +17,7 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import (
     wait_endpoints,
 )
 from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import Decision, Outcome
+from airflow_model_deploy.engine.deployment.targets.kubernetes.names import SERVICE
 from airflow_model_deploy.engine.deployment.targets.kubernetes.releases import read_kept
 from airflow_model_deploy.engine.deployment.targets.kubernetes.revisions import Revisions, addresses
 from airflow_model_deploy.engine.deployment.targets.kubernetes.traffic import Traffic
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_model_deploy.engine.deployment.targets.kubernetes.objects import Target
     from airflow_model_deploy.engine.deployment.targets.kubernetes.releases import Kept
     from airflow_model_deploy.engine.deployment.targets.kubernetes.revisions import Pod
-    from airflow_model_deploy.engine.packaging import Release
+    from airflow_model_deploy.engine.packaging import Release, Strategy
 
     Log = Callable[[str], None]
 
@@ -38,6 +39,7 @@ PUBLIC_WITHIN_S = 30.0
 _PUBLIC_PASSES = 3
 # Every one answers with the same image; one that can't would show in its readiness.
 _ASKED_PODS = 3
+_SCALER_KIND = "HorizontalPodAutoscaler"
 
 
 @dataclass(frozen=True)
@@ -111,16 +113,29 @@ class Moves:
         return self.kept(decision, revision).release
 
     def rollout(self, decision: Decision) -> Rollout:
-        """Return the strategy of the change that is being made. The way back is always blue/green, at once."""
-        if decision.action == "rollback" or decision.candidate is None:
-            return Rollout(strategy="blue-green", bake_s=0.0)
+        """Return the strategy of the change that is being made. The way back isn't watched: it has proved itself."""
+        if decision.candidate is None:
+            return Rollout(bake_s=0.0)
+        if decision.action == "rollback":
+            # Where there is no room for a second set, there is none on the way back either.
+            known = self._known(decision, str(decision.live))
+            of = (known and known.plan.rollout) or Rollout()
+            strategy: Strategy = "rolling" if of.strategy == "rolling" else "blue-green"
+            return replace(of, strategy=strategy, bake_s=0.0)
         return self.release(decision, decision.candidate).plan.rollout or Rollout()
 
     def workload_of(self, decision: Decision) -> Workload:
         """Return the settings that the service-wide objects have under a decision."""
         owner = decision.owner or decision.candidate
+        if owner is None and decision.outcome and decision.outcome.revision in decision.releases:
+            owner = decision.outcome.revision  # a first release that failed: its address stays as it is
         release = self.release(decision, owner) if owner else None
         return (release.plan.workload if release else None) or Workload()
+
+    def known_workload(self, decision: Decision, revision: str | None) -> Workload | None:
+        """Return the settings that a revision was deployed with, if they are known."""
+        known = self._known(decision, revision) if revision else None
+        return known.plan.workload if known else None
 
     def apply(self, wanted: dict[str, Any] | None) -> None:
         """Make an object as it is wanted, where the cluster serves its kind."""
@@ -156,22 +171,49 @@ class Moves:
         wanted = objects.autoscaler(name, namespace, self.workload_of(decision), owner)
         if wanted is not None:
             self.apply(wanted)
-        elif self._autoscaled_before(decision):
-            self.lease.require()
-            self.means.cluster.delete("HorizontalPodAutoscaler", name)
+        else:
+            self.remove_autoscaler()
 
-    def _autoscaled_before(self, decision: Decision) -> bool:
-        others = (decision.live, decision.previous, decision.candidate)
-        plans = [self._known_workload(decision, one) for one in others if one in decision.releases]
-        return any(one and one.max_replicas for one in plans) and self.means.cluster.serves(
-            "HorizontalPodAutoscaler"
-        )
+    def hold_autoscaler(self, decision: Decision) -> None:
+        """Keep the live revision at full scale while a candidate takes some of its load."""
+        workload, full = self.workload_of(decision), decision.replicas
+        if workload.max_replicas is None or decision.live is None or full is None:
+            return
+        least = min(workload.max_replicas, max(full, workload.min_replicas or 1))
+        held = replace(workload, min_replicas=least, replicas=least)
+        self.apply(objects.autoscaler(self.means.name, self.means.cluster.namespace, held, decision.live))
 
-    def _known_workload(self, decision: Decision, revision: str) -> Workload | None:
+    def remove_autoscaler(self) -> bool:
+        """Remove our autoscaler, if there is one; a person's own is refused.
+
+        Raises:
+            RolloutError: an autoscaler of somebody else has the service's name.
+        """
+        cluster, name = self.means.cluster, self.means.name
+        found = cluster.get(_SCALER_KIND, name) if cluster.serves(_SCALER_KIND) else None
+        if found is None:
+            return False
+        if (found["metadata"].get("labels") or {}).get(SERVICE) != name:
+            raise RolloutError(
+                f"{_SCALER_KIND} {name}",
+                found="an autoscaler that no rollout made",
+                wanted="none of that name, or `max_replicas` in the release's plan",
+                remedy="Remove it, and set max_replicas: a rollout decides with it.",
+            )
+        self.lease.require()
+        return cluster.delete(_SCALER_KIND, name)
+
+    def within(self, decision: Decision, revision: str) -> float:
+        """Return how long a revision's pods may take to be ready."""
+        known = self._known(decision, revision)
+        asked = known.plan.rollout.ready_timeout_s if known and known.plan.rollout else None
+        return float(asked or objects.progress_seconds((known and known.plan.workload) or Workload()))
+
+    def _known(self, decision: Decision, revision: str) -> Release | None:
         try:
-            return self.release(decision, revision).plan.workload
-        except (InputError, IntegrityError):
-            return None  # somebody removed its record; nothing but a way back to it depends on that
+            return self.release(decision, revision)
+        except (InputError, IntegrityError, RolloutError):
+            return None  # somebody removed its record
 
     def ask(self, decision: Decision, pods: list[Pod], revision: str) -> None:
         """Ask pods the golden requests.
@@ -213,16 +255,24 @@ class Moves:
         Raises:
             RolloutError: it does not, in time.
         """
-        pods = self.revisions.ready_now(revision)
-        others = self.revisions.ready_now(other) if other else []
-        wait_endpoints(
-            self.means.cluster,
-            self.means.name,
-            addresses(pods),
-            deadline_s=ENDPOINTS_WITHIN_S,
-            exact=False,
-            without=addresses(others),
-        )
+        for last in (False, False, True):
+            # Looked at anew: pods come and go meanwhile.
+            pods = self.revisions.ready_now(revision)
+            others = self.revisions.ready_now(other) if other else []
+            try:
+                wait_endpoints(
+                    self.means.cluster,
+                    self.means.name,
+                    addresses(pods),
+                    deadline_s=ENDPOINTS_WITHIN_S / 3,
+                    exact=False,
+                    without=addresses(others),
+                )
+            except RolloutError:
+                if last:
+                    raise
+            else:
+                return
 
     def outcome(self, decision: Decision, result: Result, reason: str) -> Outcome:
         """Return how a change ended, as it is written down; under the key of the call that made it."""

@@ -64,11 +64,22 @@ def unshare(moves: Moves, workload: Workload, *, wait: bool = True) -> None:
     _write(moves, workload, 0, force=True, wait=wait)
 
 
-def remove_canary(moves: Moves, workload: Workload) -> None:
-    """Remove the Service that led to a candidate."""
-    if is_routed(workload):
+def tidy(moves: Moves, workload: Workload, other: Workload | None) -> None:
+    """Remove the Service that led to a candidate, and the route where the settings that count name no Gateway any more.
+
+    Args:
+        moves: of the rollout.
+        workload: the settings that count.
+        other: those of the revision that has just been left.
+    """
+    routed_before = other is not None and is_routed(other)
+    if not (is_routed(workload) or routed_before) or not moves.means.cluster.serves("HTTPRoute"):
+        return
+    if not is_routed(workload):
         moves.lease.require()
-        moves.means.cluster.delete("Service", canary_name(moves.means.name))
+        moves.means.cluster.delete("HTTPRoute", moves.means.name)
+    moves.lease.require()
+    moves.means.cluster.delete("Service", canary_name(moves.means.name))
 
 
 def _write(moves: Moves, workload: Workload, canary: int, *, force: bool = False, wait: bool = True) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,70 +11,91 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.interruption impo
 from airflow_model_deploy.engine.errors import ModelDeployError, RolloutError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import Decision, Result
     from airflow_model_deploy.engine.deployment.targets.kubernetes.rollout import Moves
-
-RESTORED_WITHIN_S = 600.0
 
 
 def withdraw(moves: Moves, decision: Decision, result: Result, reason: str, *, held: bool = True) -> Decision:
     """Give all traffic back to the live revision and end the candidate; the decision says why.
 
     Where the live revision has no ready pod, the traffic stays where it is (if `held`): whoever answers is better
-    than nobody.
+    than nobody. Told to end meanwhile, it still makes the write.
 
     Raises:
         RolloutError: the traffic had moved, and what served before is not healthy.
     """
+    try:
+        return _withdraw(moves, decision, result, reason, held=held)
+    except Interruption as told:
+        latest = moves.traffic.latest(decision)
+        if latest.candidate is not None:
+            _withdraw(moves, latest, "interrupted", str(told), held=held)
+        raise
+
+
+def _withdraw(moves: Moves, decision: Decision, result: Result, reason: str, *, held: bool) -> Decision:
     candidate, live = str(decision.candidate), decision.live
+    hurried = result == "interrupted"
     moves.log(f"{moves.means.name}: revision {candidate} is withdrawn ({result}): {reason}")
     if held and live and decision.stage != "private":
-        _require_healthy(moves, decision, live, reason)
-    workload = moves.workload_of(replace(decision, stage=None))
-    if decision.stage == "routed":
-        routing.unshare(moves, workload, wait=False)
-    rolling = live is not None and moves.rollout(decision).strategy == "rolling"
-    owed = decision.replicas if rolling else None
-    ended = decision.ended(moves.outcome(decision, result, reason), replicas=owed)
+        _require_healthy(moves, decision, live, reason, hurried=hurried)
+    theirs, ours = moves.known_workload(decision, candidate), moves.workload_of(replace(decision, stage=None))
+    if decision.stage in ("routed", "switched"):
+        routing.unshare(moves, ours if decision.stage == "routed" else theirs or ours, wait=False)
+    # What is owed to the live revision is written down with it, and done by whoever comes next if not by us.
+    ended = decision.ended(
+        moves.outcome(decision, result, reason), replicas=decision.replicas if live else None
+    )
     after = moves.traffic.write(decision, ended, force=True)
     moves.log(f"{moves.means.name}: {live or 'nothing'} has all traffic")
-    if result == "interrupted":
-        # Little time is left; what more there is to do, the next call does.
-        moves.revisions.scale(candidate, 0)
-        _restore(moves, after, candidate, wait=False)
-        moves.autoscale(after)
+    if hurried:
+        _hurry(moves, after, candidate)
         return after
-    after = restored(moves, after, candidate)
+    _restore(moves, after, candidate, wait=True)
     moves.autoscale(after)
     if live and decision.stage != "private":
-        moves.led_to(live, candidate)
-        _look(moves, after, live)
+        with _logged(moves, "its endpoints have not followed yet"):
+            moves.led_to(live, candidate)
     if moves.revisions.replicas(candidate):
         moves.revisions.scale(candidate, 0)
-    if decision.stage in ("routed", "switched"):
-        routing.unshare(moves, workload)
-        routing.remove_canary(moves, workload)
+    if live and decision.stage in ("routed", "switched"):
+        routing.unshare(moves, ours)
+        routing.tidy(moves, ours, theirs)
+    if after.replicas is not None:
+        after = moves.write(after, replicas=None)
+    if live and decision.stage != "private":
+        with _logged(moves, f"{live} has the traffic again, and does not answer as it should"):
+            moves.ask_public(after, live)
     return after
 
 
-def _look(moves: Moves, decision: Decision, live: str) -> None:
-    """See that the Service answers as the live revision does, on every node; the traffic is back whatever it says."""
+def _hurry(moves: Moves, after: Decision, candidate: str) -> None:
+    """Do what a few seconds are enough for; what more there is to do, the next call does."""
+    with _logged(moves, "the rest is left to the next call"):
+        moves.revisions.scale(candidate, 0)
+        _restore(moves, after, candidate, wait=False)
+        moves.autoscale(after)
+
+
+@contextmanager
+def _logged(moves: Moves, what: str) -> Iterator[None]:
+    """Log what goes wrong once the traffic is back: the error that led to this is the one to be told."""
     try:
-        moves.ask_public(decision, live)
+        yield
     except ModelDeployError as error:
-        moves.log(
-            f"{moves.means.name}: {live} has the traffic again, and does not answer as it should: {error}"
-        )
+        moves.log(f"{moves.means.name}: {what}: {error}")
 
 
-def _require_healthy(moves: Moves, decision: Decision, live: str, reason: str) -> None:
+def _require_healthy(moves: Moves, decision: Decision, live: str, reason: str, *, hurried: bool) -> None:
     if moves.revisions.ready_now(live):
         return
-    if moves.revisions.replicas(live) == 0:
+    if moves.revisions.replicas(live) == 0 and not hurried:
         # A rolling replacement has ended them; one has to be back before it can take over.
         _start_one(moves, decision, live)
         return
-    moves.write(decision, outcome=moves.outcome(decision, "held", reason))
+    moves.traffic.write(decision, decision.noted(moves.outcome(decision, "held", reason)), force=True)
     raise RolloutError(
         f"the rollout of {moves.means.name} is held: neither revision is healthy",
         found=f"revision {live}, which served before, has no ready pod; revision {decision.candidate}: {reason}",
@@ -88,14 +110,14 @@ def _start_one(moves: Moves, decision: Decision, live: str) -> None:
     if count >= (decision.replicas or 1) and not moves.rollout(decision).max_surge:
         moves.revisions.scale(candidate, count - 1)  # there is room for full scale, no more
     moves.revisions.scale(live, 1)
-    moves.revisions.ready(live, 1, RESTORED_WITHIN_S)
+    moves.revisions.ready(live, 1, moves.within(decision, live))
 
 
-def restored(moves: Moves, decision: Decision, withdrawn: str | None = None) -> Decision:
-    """See that the live revision is at full scale again where a rolling replacement had taken pods from it."""
+def restored(moves: Moves, decision: Decision) -> Decision:
+    """See that the live revision is at full scale again where a way back was left half done."""
     if decision.candidate is not None or decision.replicas is None:
         return decision
-    _restore(moves, decision, withdrawn, wait=True)
+    _restore(moves, decision, None, wait=True)
     return moves.write(decision, replicas=None)
 
 
@@ -107,7 +129,7 @@ def _restore(moves: Moves, decision: Decision, withdrawn: str | None, *, wait: b
         moves.revisions.scale(withdrawn, 0)
     moves.revisions.scale(live, full)
     if wait:
-        moves.revisions.ready(live, full, RESTORED_WITHIN_S)
+        moves.revisions.ready(live, full, moves.within(decision, live))
 
 
 def make_way(moves: Moves, decision: Decision, following: str) -> Decision:

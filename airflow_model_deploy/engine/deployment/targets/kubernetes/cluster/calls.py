@@ -35,6 +35,10 @@ _OWN_FAULT_S = 10.0
 Object = dict[str, Any]
 
 
+def allow() -> None:
+    """Allow every write."""
+
+
 class Calls:
     """What `Cluster` makes its calls with; takes what it takes."""
 
@@ -51,6 +55,8 @@ class Calls:
         self.patience_s, self.timeout_s = patience_s, timeout_s
         self._log = log
         self._transport: Transport | None = None
+        # Asked before every try of a write: what was allowed a while ago may not be any more.
+        self.guard: Callable[[], None] = allow
         self._served: dict[str, frozenset[str]] = {}  # what the server has, by path of the API's version
 
     def __enter__(self) -> Self:
@@ -85,6 +91,8 @@ class Calls:
     ) -> Any:
         until, pause, lost, renewed = time.monotonic() + self.patience_s, _FIRST_PAUSE_S, False, False
         while True:
+            if method != "GET":
+                self.guard()
             try:
                 return self._send(method, path, query=query, body=body, content_type=content_type)
             except (StaleError, ExistsError, ExpiredError):

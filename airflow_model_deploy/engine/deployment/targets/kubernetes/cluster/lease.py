@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.calls import allow
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.client import Cluster
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.kinds import api_version
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.refusals import ExistsError, StaleError
@@ -59,9 +60,11 @@ def held(
     )
     thread = threading.Thread(target=lease.keep, args=(mine,), name=f"lease-{name}", daemon=True)
     thread.start()
+    cluster.guard = lease.require
     try:
         yield lease
     finally:
+        cluster.guard = allow
         lease.ended.set()
         thread.join(duration_s)
         if renewer is None:
