@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from types import SimpleNamespace
 
@@ -315,6 +316,18 @@ def test_what_a_worker_imports_for_all_tasks_is_free_of_the_clusters_client():
         + ", ".join(f"airflow_model_deploy.{name}" for name in names)
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_sensor_that_cannot_look_now_looks_again(monkeypatch):
+    from airflow_model_deploy.engine.errors import UnavailableError
+    from airflow_model_deploy.operators import verdict
+
+    def away(*_):
+        raise UnavailableError("the API server", found="no answer", wanted="one", remedy="wait")
+
+    monkeypatch.setattr(verdict, "read_decision", away)
+    monkeypatch.setattr(clusters, "open_cluster", lambda *_, **__: nullcontext())
+    assert md.ModelServiceSensor(task_id="wait", name="digits").poke({}) is False
 
 
 def test_there_is_no_link_to_a_service_that_no_browser_reaches(monkeypatch):

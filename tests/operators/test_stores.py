@@ -139,10 +139,11 @@ def test_pods_and_containers_exclude_each_other_and_acting_steps_take_neither(co
 def test_a_pod_in_default_args_is_for_the_computing_steps_only():
     pod = md.PodConfig(image="worker")
     with DAG("d", schedule=None, default_args={"pod": pod}):
-        pipeline = md.model_deploy_pipeline(name="digits")
-        alone = md.BuildImageOperator(task_id="alone", servable={}, plan={})
-    assert pipeline.optimize_model.pod == asdict(pod)
-    for task in (pipeline.package_image, pipeline.monitor_model, alone):
+        optimize = md.OptimizeModelOperator(task_id="optimize", model={})
+        package = md.BuildImageOperator(task_id="package", servable={}, plan={})
+        monitor = md.MonitorReleaseOperator(task_id="monitor", release={})
+    assert optimize.pod == asdict(pod)
+    for task in (package, monitor):
         assert (task.pod, task.container) == (None, None)
 
 

@@ -27,17 +27,19 @@ def withdraw(moves: Moves, decision: Decision, result: Result, reason: str, *, h
         RolloutError: the traffic had moved, and what served before is not healthy.
     """
     try:
-        return _withdraw(moves, decision, result, reason, held=held)
-    except Interruption as told:
+        return _withdraw(moves, decision, result, reason, held=held, hurried=result == "interrupted")
+    except Interruption:
         latest = moves.traffic.latest(decision)
         if latest.candidate is not None:
-            _withdraw(moves, latest, "interrupted", str(told), held=held)
+            # Written down as what it was for: the same call again must find it done, and go back no further.
+            _withdraw(moves, latest, result, reason, held=held, hurried=True)
         raise
 
 
-def _withdraw(moves: Moves, decision: Decision, result: Result, reason: str, *, held: bool) -> Decision:
+def _withdraw(
+    moves: Moves, decision: Decision, result: Result, reason: str, *, held: bool, hurried: bool
+) -> Decision:
     candidate, live = str(decision.candidate), decision.live
-    hurried = result == "interrupted"
     moves.log(f"{moves.means.name}: revision {candidate} is withdrawn ({result}): {reason}")
     if held and live and decision.stage != "private":
         _require_healthy(moves, decision, live, reason, hurried=hurried)
