@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY / "docs"))
 
-from demo import DAG_ID, STAGES, collect, write_report
+from demo_flow import DAG_ID, STAGES, collect, write_report
 from screenshots import BROWSER_ARGUMENTS, VALUES, look_at_run, trigger_by_form, wait
 
 PURE = STAGES[:8]

@@ -52,6 +52,7 @@ def test_everything_that_is_announced_can_be_imported():
     assert {name.rpartition(".")[2] for name in modules} == on_disk - {
         "__init__",
         "base",
+        "attempts",
         "clusters",
         "driver_end",
         "driver_pod",

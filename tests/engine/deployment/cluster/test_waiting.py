@@ -162,7 +162,7 @@ def test_waiting_survives_an_api_server_that_restarts(kubeconfig, namespace):
     ):
         cluster.apply(deployment("web", container={"readinessProbe": slow}))
         threading.Timer(1.0, way.cut).start()
-        threading.Timer(3.0, way.mend).start()
+        threading.Timer(6.0, way.mend).start()  # longer than a watch that was cut off waits
         assert len(wait_ready(cluster, {"app": "web"}, 1, deadline_s=60, log=lines.append)) == 1
     assert any("trying again" in line for line in lines)
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from airflow_model_deploy.engine.deployment.targets.kubernetes.rollout import Moves
 
 
+_HURRIED_S = 30.0  # half of the grace that a driver's pod has
+
+
 def withdraw(moves: Moves, decision: Decision, result: Result, reason: str, *, held: bool = True) -> Decision:
     """Give all traffic back to the live revision and end the candidate; the decision says why.
 
@@ -93,9 +96,9 @@ def _logged(moves: Moves, what: str) -> Iterator[None]:
 def _require_healthy(moves: Moves, decision: Decision, live: str, reason: str, *, hurried: bool) -> None:
     if moves.revisions.ready_now(live):
         return
-    if moves.revisions.replicas(live) == 0 and not hurried:
+    if moves.revisions.replicas(live) == 0:
         # A rolling replacement has ended them; one has to be back before it can take over.
-        _start_one(moves, decision, live)
+        _start_one(moves, decision, live, _HURRIED_S if hurried else moves.within(decision, live))
         return
     moves.traffic.write(decision, decision.noted(moves.outcome(decision, "held", reason)), force=True)
     raise RolloutError(
@@ -106,13 +109,13 @@ def _require_healthy(moves: Moves, decision: Decision, live: str, reason: str, *
     )
 
 
-def _start_one(moves: Moves, decision: Decision, live: str) -> None:
+def _start_one(moves: Moves, decision: Decision, live: str, within_s: float) -> None:
     candidate = str(decision.candidate)
     count = moves.revisions.replicas(candidate) or 0
     if count >= (decision.replicas or 1) and not moves.rollout(decision).max_surge:
         moves.revisions.scale(candidate, count - 1)  # there is room for full scale, no more
     moves.revisions.scale(live, 1)
-    moves.revisions.ready(live, 1, moves.within(decision, live))
+    moves.revisions.ready(live, 1, within_s)
 
 
 def restored(moves: Moves, decision: Decision) -> Decision:
