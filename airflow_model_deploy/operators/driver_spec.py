@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine.containers import container_security, pod_security
 from airflow_model_deploy.operators import clusters, execution
 from airflow_model_deploy.operators.execution import given
 from airflow_model_deploy.operators.verdict import Driven
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 DRIVEN = "model-deploy.io/driven"
 # Time for the driver to put the traffic back.
 GRACE_S = 60
-USER = 65532
 # What KubernetesPodOperator gets where neither the author nor default_args say otherwise.
 DEFAULTS: dict[str, Any] = {
     "termination_grace_period": GRACE_S,
@@ -30,18 +30,8 @@ DEFAULTS: dict[str, Any] = {
     "log_pod_spec_on_failure": False,
     "automount_service_account_token": True,  # the driver writes to its cluster
     "container_name_log_prefix_enabled": False,
-    "security_context": {
-        "runAsNonRoot": True,
-        "runAsUser": USER,
-        "runAsGroup": USER,
-        "fsGroup": USER,
-        "seccompProfile": {"type": "RuntimeDefault"},
-    },
-    "container_security_context": {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    },
+    "security_context": pod_security(),
+    "container_security_context": container_security(),
 }
 
 

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from airflow_model_deploy.engine.deployment import kubernetes as k8s
     from airflow_model_deploy.runners.base import Log
 
@@ -98,6 +96,7 @@ def result_of(
 ) -> dict[str, Any]:
     """Return the step's result as every target gives it; a deployment's artifact is the release."""
     from airflow_model_deploy.engine.artifacts import Reference
+    from airflow_model_deploy.engine.deployment import kubernetes
     from airflow_model_deploy.engine.steps import StepResult
 
     service, decision = read_decision(cluster, driven.service)
@@ -107,7 +106,7 @@ def result_of(
         name: known.get(name) for name in ("name", "kind", "format", "size_bytes") if known.get(name)
     }
     details = {
-        "url": service_url(service, driven.namespace),
+        "url": kubernetes.known_url(service, driven.namespace) if service else "",
         "namespace": driven.namespace,
         "name": driven.service,
         "revision": decision.live,
@@ -128,16 +127,6 @@ def result_of(
         duration_s=round(duration_s, 3),
         **kept,
     ).to_json()
-
-
-def service_url(service: Mapping[str, Any], namespace: str) -> str:
-    """Return where callers find a Service: a load balancer's address, else its name inside the cluster."""
-    if not service:
-        return ""
-    port = service["spec"]["ports"][0]["port"]
-    balancers = ((service.get("status") or {}).get("loadBalancer") or {}).get("ingress") or []
-    outside = next((one.get("ip") or one.get("hostname") for one in balancers), None)
-    return f"http://{outside or service['metadata']['name'] + '.' + namespace + '.svc'}:{port}"
 
 
 def _give_back(cluster: k8s.Cluster, driven: Driven) -> None:

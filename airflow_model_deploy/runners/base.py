@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow_model_deploy.engine.steps import StepRequest, StepResult
+
+
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Log(Protocol):
@@ -108,3 +112,10 @@ def pass_on(log: Log, line: str) -> None:
         log.info("%s", line)
     else:
         tell("%s", rest)
+
+
+def step_environment(cpus: float | None, more: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of a step in a container: numeric libraries start as many threads as it has cores."""
+    threads = {name: str(math.ceil(cpus)) for name in _THREADS} if cpus else {}
+    own = {"PYTHONUNBUFFERED": "1", "HOME": "/tmp"}  # noqa: S108 - the container's own
+    return {**own, **threads, **more}

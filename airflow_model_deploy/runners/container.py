@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from airflow_model_deploy.engine.errors import InputError, ModelDeployError
+from airflow_model_deploy.runners.base import step_environment
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 LABEL = "io.model-deploy.step"
 _LEFTOVER_SECONDS = 3600
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def describe(container: Container, request: StepRequest, engine: Engine, client:
         "stdin_open": True,
         # Whose the files of a mounted store are: those that the task itself would have written.
         "user": f"{os.getuid()}:{os.getgid()}" if store else None,
-        "environment": _environment(container),
+        "environment": step_environment(container.cpus, container.environment),
         "labels": {LABEL: request.step},
         "host_config": client.create_host_config(mounts=mounts, **_limits(container)),
     }
@@ -122,12 +121,6 @@ def remove(client: APIClient, container: str) -> None:
 
     with suppress(ModelDeployError), engine_errors(container):
         client.remove_container(container, force=True, v=True)
-
-
-def _environment(container: Container) -> dict[str, str]:
-    threads = {name: str(math.ceil(container.cpus)) for name in _THREADS} if container.cpus else {}
-    own = {"PYTHONUNBUFFERED": "1", "HOME": "/tmp"}  # noqa: S108 - the container's own
-    return {**own, **threads, **container.environment}
 
 
 def _limits(container: Container) -> dict[str, Any]:

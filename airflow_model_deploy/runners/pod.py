@@ -9,15 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine.containers import container_security, pod_security
+from airflow_model_deploy.runners.base import step_environment
+
 if TYPE_CHECKING:
     from airflow_model_deploy.engine.steps import StepRequest
 
 CONTAINER = "base"  # as KubernetesPodOperator names its container
 STEP, TASK = "model-deploy.io/step", "model-deploy.io/task"
-_USER = 65532  # the image's own
 _SECRETS, _OPTIONS = "/run/model-deploy", "store.json"
 _GIB = 1 << 30
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,7 @@ def pod_object(pod: Pod, request: StepRequest, name: str, *, task: str, has_secr
             # The step has nothing to tidy up, and the first process of a container takes no default signals.
             "terminationGracePeriodSeconds": 2,
             "automountServiceAccountToken": False,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": _USER,
-                "runAsGroup": _USER,
-                "fsGroup": _USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": pod_security(),
             "nodeSelector": dict(pod.node_selector),
             "tolerations": [dict(one) for one in pod.tolerations],
             "imagePullSecrets": [{"name": one} for one in pod.image_pull_secrets],
@@ -123,20 +118,14 @@ def labels(step: str, task: str) -> dict[str, str]:
 
 
 def _container(pod: Pod, arguments: list[str], mounts: Mapping[str, str]) -> dict[str, Any]:
-    threads = {name: str(math.ceil(pod.cpus)) for name in _THREADS} if pod.cpus else {}
-    own = {"PYTHONUNBUFFERED": "1", "HOME": "/tmp"}  # noqa: S108 - the pod's own
-    variables = {**own, **threads, **pod.environment}
+    variables = step_environment(pod.cpus, pod.environment)
     return {
         "name": CONTAINER,
         "image": pod.image,
         "args": arguments,
         "env": [{"name": name, "value": _literal(value)} for name, value in variables.items()],
         "resources": _resources(pod),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": container_security(),
         "volumeMounts": [
             {"name": name, "mountPath": path, **({"readOnly": True} if path == _SECRETS else {})}
             for name, path in mounts.items()

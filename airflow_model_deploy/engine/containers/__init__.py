@@ -31,6 +31,7 @@ from airflow_model_deploy.engine.containers.pull import (
     find_image,
     registry_errors,
 )
+from airflow_model_deploy.engine.containers.restricted import container_security, pod_security
 from airflow_model_deploy.engine.containers.streams import StreamError, follow
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "answers",
     "auth_config",
     "connect",
+    "container_security",
     "engine_architecture",
     "engine_errors",
     "ensure_image",
@@ -52,6 +54,7 @@ __all__ = [
     "follow",
     "host_config",
     "named_registry",
+    "pod_security",
     "registry_errors",
     "require_limits",
     "run_inside",

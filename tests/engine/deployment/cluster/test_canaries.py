@@ -95,25 +95,39 @@ def test_answers_that_take_too_long(steady, models):
     assert last_phase(steady.site)["canary"]["errors"] == 0
 
 
-def test_a_server_that_ended_while_it_was_watched(steady, models):
-    def end_the_server():
-        (pod,) = steady.site.pods(steady.site.decision().candidate)
-        program = "import os, signal; os.kill(1, signal.SIGTERM)"
-        steady.kubectl("exec", pod["metadata"]["name"], "--", "python3", "-c", program)
+def end_the_server(steady: Steady) -> None:
+    candidate = steady.site.decision().candidate
+    (pod,) = steady.site.pods(candidate)
+    program = "import os, signal; os.kill(1, signal.SIGTERM)"
+    steady.kubectl("exec", pod["metadata"]["name"], "--", "python3", "-c", program)
+    # It serves on for a moment, and the node notices its end a moment later.
+    while not sum(pods_of(steady.site, candidate).values()):
+        time.sleep(0.1)
 
+
+def test_a_server_that_ended_while_it_was_watched(steady, models):
+    means = {"sleep": Hook(lambda: end_the_server(steady))}
     with ask(steady.site, pause_s=0.05), pytest.raises(RolloutError, match="canary 50% fails") as caught:
-        change(
-            steady.site,
-            models["better"],
-            HALF,
-            ONE,
-            attempt="restart",
-            means={"sleep": Hook(end_the_server)},
-            objectives=LENIENT,
-        )
+        change(steady.site, models["better"], HALF, ONE, attempt="restart", means=means, objectives=LENIENT)
     # Whichever is seen first: that it is away, or that it was started again.
     assert "0 of 1 of the canary's pods are ready" in str(caught.value) or "restarts of" in str(caught.value)
     steady.assert_withdrawn("restart", "of the canary's")
+
+
+def test_a_server_that_ended_between_two_watches(steady, models):
+    def log(line: str) -> None:
+        if line.endswith("gets all requests"):
+            end_the_server(steady)
+
+    with (
+        ask(steady.site, pause_s=0.05),
+        pytest.raises(RolloutError, match="after the switch fails") as caught,
+    ):
+        change(
+            steady.site, models["better"], HALF, ONE, attempt="gap", means={"log": log}, objectives=LENIENT
+        )
+    assert "1 restarts of the canary's containers" in str(caught.value)
+    steady.assert_withdrawn("gap", "restarts of")
 
 
 def test_a_person_who_takes_the_traffic_back_is_not_overruled(steady, models):
@@ -122,9 +136,10 @@ def test_a_person_who_takes_the_traffic_back_is_not_overruled(steady, models):
         steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(mine))
 
     means = {"sleep": Hook(take)}
-    free = replace(HALF, bake_s=1.0, interval_s=0.5)
+    # Seen while it is watched, long before it would be decided.
+    free = replace(HALF, bake_s=60.0, interval_s=0.5)
     with (
-        ask(steady.site, pause_s=0.05, clients=8, fresh=8) as load,
+        ask(steady.site, pause_s=0.05) as load,
         pytest.raises(RolloutError, match=r"changed by another writer.*kubectl-patch set .*selector"),
     ):
         change(steady.site, models["better"], free, ONE, attempt="taken", means=means, objectives=LENIENT)

@@ -11,7 +11,12 @@ import pytest
 
 from airflow_model_deploy.engine.deployment import kubernetes
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import ConflictError, wait_gone
-from airflow_model_deploy.engine.deployment.targets.kubernetes.names import every, only, revision_name
+from airflow_model_deploy.engine.deployment.targets.kubernetes.names import (
+    REVISION,
+    every,
+    only,
+    revision_name,
+)
 from airflow_model_deploy.engine.errors import InputError, RolloutError
 from tests.engine.deployment.cluster.load import Load
 from tests.engine.deployment.cluster.rollouts import CANARY, PLAIN, Site
@@ -49,6 +54,11 @@ class Mortal(kubernetes.Cluster):
         return super()._send(*arguments, **options)
 
 
+def mine(revision: str, **more: str) -> dict[str, Any]:
+    """What a person patches a Service with, to give a revision the traffic."""
+    return {"spec": {"selector": {REVISION: revision, **more}}}
+
+
 def objects_of(site: Site) -> dict[str, str]:
     """Every object of the namespace that a rollout makes, with its version."""
     kinds = ("Deployment", "Service", "ServiceAccount", "NetworkPolicy")
@@ -63,7 +73,7 @@ def settled(site: Site) -> None:
     """Wait until no pod ends any more: the status of a Deployment changes its version, too."""
     live = site.decision().live
     for one in site.cluster.list("Deployment", every(NAME)):
-        revision = one["metadata"]["labels"]["model-deploy.io/revision"]
+        revision = one["metadata"]["labels"][REVISION]
         if revision != live:
             wait_gone(site.cluster, only(NAME, revision), deadline_s=90, log=print)
 
@@ -104,7 +114,7 @@ def test_what_a_person_changed_is_named_and_left(models):
 
         # Somebody took the traffic by hand, and moved the port.
         port = {"spec": {"ports": [{"port": 80, "protocol": "TCP", "name": "http", "targetPort": 9999}]}}
-        selector = {"spec": {"selector": {"model-deploy.io/revision": live}}}
+        selector = mine(live, mine="yes")
         steady.kubectl("patch", "service", NAME, "--patch", json.dumps(port))
         steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(selector))
         before = objects_of(site)
@@ -127,10 +137,17 @@ def test_what_a_person_changed_is_named_and_left(models):
 
         # What a person has changed and undone is in nobody's way, though the cluster still calls it theirs.
         for revision in (better, live):
-            selector = {"spec": {"selector": {"model-deploy.io/revision": revision}}}
-            steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(selector))
+            steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(mine(revision)))
         assert site.deploy(models["better"], PLAIN, ONE, attempt="7").revision == better
         assert site.selector() == only(NAME, better)
+
+        # Nor does it keep a canary from its share.
+        steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(mine(better)))
+        with Load(site.address(), clients=4, fresh=4, pause_s=0.02, oracle=answer) as load:
+            shared = site.deploy(models["good"], CANARY, ONE, attempt="8", objectives=LENIENT)
+        assert load.failures == []
+        assert (shared.previous, site.selector()) == (better, only(NAME, shared.revision))
+        assert [one["status"] for one in site.decision().outcome.details["phases"]] == ["pass"] * 3
 
 
 def test_back_in_the_middle_of_a_canary_whose_driver_was_killed(models):

@@ -11,6 +11,7 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.actions import (
     give_back,
     rollback,
 )
+from airflow_model_deploy.engine.deployment.targets.kubernetes.address import known_url
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import (
     Cluster,
     Connection,
@@ -35,11 +36,11 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.releases import (
     read_kept,
     target_of,
 )
+from airflow_model_deploy.engine.deployment.targets.kubernetes.revisions import ready_pods
 from airflow_model_deploy.engine.deployment.targets.kubernetes.rollout import Means
 from airflow_model_deploy.engine.deployment.targets.kubernetes.status import (
     KubernetesStatus,
     RevisionStatus,
-    ready_pods,
     restarts,
     status,
     stop,
@@ -66,6 +67,7 @@ __all__ = [
     "deploy",
     "file_name",
     "give_back",
+    "known_url",
     "live_objects",
     "pending_image",
     "reach_of",

@@ -118,7 +118,14 @@ def _begun(moves: Moves, decision: Decision, delivered: Delivered) -> Decision:
         moves.surroundings(target.workload)
     replicas = moves.revisions.replicas(decision.live) if decision.live else None
     return moves.write(
-        known, before=decision, action="deploy", stage="private", step=0, replicas=replicas, attempt=attempt
+        decision,
+        releases=releases,
+        candidate=revision,
+        action="deploy",
+        stage="private",
+        step=0,
+        replicas=replicas,
+        attempt=attempt,
     )
 
 

@@ -45,15 +45,15 @@ class _Watched:
     revision: str
     source: Source
     pods: list[Pod]
-    restarts: int
+    restarts: dict[str, int]
     wanted: int
 
     def track(self, pods: list[Pod], wanted: int) -> Track:
-        """Return what is known of it; a container's restarts since the window began are counted."""
+        """Return what is known of it; the restarts of a server are counted since the rollout first watched it."""
         self.pods[:] = pods
         return Track.of(
             self._counts(),
-            restarts=max(0, count_restarts(pods) - self.restarts),
+            restarts=sum(count_restarts([pod]) - self.restarts.get(_uid(pod), 0) for pod in pods),
             ready=sum(map(is_ready, pods)),
             # Pods that an autoscaler has asked for a moment ago are on their way; fewer may be wanted, too.
             wanted=min(self.wanted, wanted),
@@ -74,6 +74,7 @@ def bake(moves: Moves, decision: Decision, rollout: Rollout, name: str, *, compa
 
     Raises:
         RolloutError: the candidate fails, or it can't be decided within `hold_s` more.
+        ConflictError: somebody else has changed the Service meanwhile.
     """
     if not rollout.bake_s:
         return
@@ -100,6 +101,7 @@ def bake(moves: Moves, decision: Decision, rollout: Rollout, name: str, *, compa
             final=final,
         )
         moves.lease.require()
+        moves.traffic.require(decision)
         # Nothing served before a first release: there is nobody to protect, and few may know it yet.
         few = objectives.min_requests if decision.live is None else 0
         if _decided(moves, verdict, name, watched, rollout, few=few, final=final):
@@ -165,7 +167,10 @@ def _watch(moves: Moves, rollout: Rollout, revision: str, objectives: Objectives
     else:
         source = Window(lambda: scrape_pods(moves.means.reach, pods), latency_ms=objectives.latency_ms)
     source.start()
-    return _Watched(revision, source, pods, count_restarts(pods), len(pods))
+    for pod in pods:
+        # Of a phase before, where there was one: a server may end between two of them.
+        moves.watched.setdefault(_uid(pod), count_restarts([pod]))
+    return _Watched(revision, source, pods, moves.watched, len(pods))
 
 
 def _track(moves: Moves, watched: _Watched) -> Track:
@@ -176,6 +181,10 @@ def _track(moves: Moves, watched: _Watched) -> Track:
 def _pods(moves: Moves, revision: str) -> list[Pod]:
     found = moves.means.cluster.list("Pod", only(moves.means.name, revision))
     return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+
+
+def _uid(pod: Pod) -> str:
+    return str(pod["metadata"]["uid"])
 
 
 def count_restarts(pods: list[Pod]) -> int:

@@ -16,7 +16,7 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.analysis import b
 from airflow_model_deploy.engine.deployment.targets.kubernetes.interruption import Interruption
 from airflow_model_deploy.engine.deployment.targets.kubernetes.releases import target_of
 from airflow_model_deploy.engine.deployment.targets.kubernetes.strategies import candidate_workload, prepare
-from airflow_model_deploy.engine.deployment.targets.kubernetes.withdrawal import restored, withdraw_after
+from airflow_model_deploy.engine.deployment.targets.kubernetes.withdrawal import restore, withdraw_after
 from airflow_model_deploy.engine.errors import RolloutError
 
 if TYPE_CHECKING:
@@ -100,7 +100,8 @@ def finished(moves: Moves, decision: Decision) -> Decision:
         moves.revisions.quiet(decision.live)
         moves.autoscale(decision)
         routing.unshare(moves, moves.workload_of(decision))
-    return restored(moves, decision)
+    restore(moves, decision, None, wait=True)
+    return moves.write(decision, replicas=None)
 
 
 @contextlib.contextmanager

@@ -83,7 +83,7 @@ class Revisions:
 
     def ready_now(self, revision: str) -> list[Pod]:
         """Return the pods of a revision that are ready now."""
-        return [pod for pod in self._cluster.list("Pod", only(self._name, revision)) if is_ready(pod)]
+        return ready_pods(self._cluster, self._name, revision)
 
     def end_others(self, wanted: Collection[str | None], within_s: float) -> None:
         """End the pods of every other revision, and wait: none may be among those that share the traffic."""
@@ -93,20 +93,18 @@ class Revisions:
                 self.scale(revision, 0)
                 wait_gone(self._cluster, only(self._name, revision), deadline_s=within_s, log=self._log)
 
-    def quiet(self, live: str) -> None:
-        """End every revision but the live one; remove none."""
-        for deployment in self._cluster.list("Deployment", every(self._name)):
-            if revision_label(deployment) != live and deployment["spec"].get("replicas", 1):
-                self.scale(str(revision_label(deployment)), 0)
-
-    def retire(self, live: str, previous: str | None, most: int) -> None:
-        """End what doesn't serve; remove all but the newest `most` of what a rollback doesn't need either."""
+    def quiet(self, live: str) -> list[dict[str, Any]]:
+        """End every revision but the live one, and return their Deployments; removes none."""
         found = self._cluster.list("Deployment", every(self._name))
         others = [one for one in found if revision_label(one) != live]
         for deployment in others:
             if deployment["spec"].get("replicas", 1):
                 self.scale(str(revision_label(deployment)), 0)
-        old = [one for one in others if revision_label(one) != previous]
+        return others
+
+    def retire(self, live: str, previous: str | None, most: int) -> None:
+        """End what doesn't serve; remove all but the newest `most` of what a rollback doesn't need either."""
+        old = [one for one in self.quiet(live) if revision_label(one) != previous]
         old.sort(key=lambda one: str(one["metadata"]["creationTimestamp"]), reverse=True)
         for deployment in old[most:]:
             self._remove(str(revision_label(deployment)))
@@ -117,6 +115,11 @@ class Revisions:
         self._cluster.delete("Deployment", revision_name(self._name, revision))
         for one in self._cluster.list("ConfigMap", only(self._name, revision)):
             self._cluster.delete("ConfigMap", one["metadata"]["name"])
+
+
+def ready_pods(cluster: Cluster, service: str, revision: str) -> list[Pod]:
+    """Return the pods of a revision that are ready."""
+    return [pod for pod in cluster.list("Pod", only(service, revision)) if is_ready(pod)]
 
 
 def addresses(pods: list[Pod]) -> set[str]:

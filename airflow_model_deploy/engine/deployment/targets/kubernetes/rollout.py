@@ -77,11 +77,20 @@ class NotAsked:
 
 @dataclass
 class Moves:
-    """The moves of one rollout, by the one who holds the lease; remembers what it tells at the end."""
+    """The moves of one rollout, by the one who holds the lease; remembers what it tells at the end.
+
+    Args:
+        means: what it works with.
+        lease: that it holds.
+        details: what its outcome tells.
+        watched: how often the server of a pod, by uid, had been restarted when it was first watched.
+        answered: what the golden requests found last.
+    """
 
     means: Means
     lease: Lease
     details: dict[str, Any] = field(default_factory=dict)
+    watched: dict[str, int] = field(default_factory=dict)
     answered: CheckResult = field(default_factory=lambda: NotAsked())
 
     def __post_init__(self) -> None:
@@ -286,13 +295,10 @@ class Moves:
             details=dict(self.details),
         )
 
-    def write(self, now: Decision, *, before: Decision | None = None, **changes: Any) -> Decision:
-        """Write a change of the decision; `before`: as it was read, where `now` differs from that already.
-
-        The way back takes the Service back, whoever has changed it; a release never does.
-        """
+    def write(self, now: Decision, **changes: Any) -> Decision:
+        """Write a change of the decision. The way back takes the Service, whoever has changed it; a release never."""
         after = replace(now, **changes)
-        return self.traffic.write(before or now, after, force=after.action == "rollback")
+        return self.traffic.write(now, after, force=after.action == "rollback")
 
     def _judged(self, result: CheckResult, what: str) -> None:
         self.log(f"check of {what}: {result.summary}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine.deployment.targets.kubernetes.address import inside_url
 from airflow_model_deploy.engine.deployment.targets.kubernetes.analysis import count_restarts
-from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import is_ready
 from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import Outcome, decision_on
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import (
     IMAGE,
@@ -75,25 +75,19 @@ def status(cluster: Cluster, name: str) -> KubernetesStatus | None:
     if service is None:
         return None
     decision = decision_on(service)
-    port = int(service["spec"]["ports"][0]["port"])
     return KubernetesStatus(
         namespace=cluster.namespace,
         live=decision.live,
         previous=decision.previous,
         candidate=decision.candidate,
         stage=decision.stage,
-        port=port,
-        url=f"http://{name}.{cluster.namespace}.svc:{port}",
+        port=int(service["spec"]["ports"][0]["port"]),
+        url=inside_url(service, cluster.namespace),
         revisions=tuple(_revision(one) for one in cluster.list("Deployment", every(name))),
         outcome=decision.outcome,
         history=decision.history,
         releases=decision.releases,
     )
-
-
-def ready_pods(cluster: Cluster, name: str, revision: str) -> list[dict[str, Any]]:
-    """Return the pods of a revision that are ready."""
-    return [pod for pod in cluster.list("Pod", only(name, revision)) if is_ready(pod)]
 
 
 def restarts(cluster: Cluster, name: str, revision: str) -> int:

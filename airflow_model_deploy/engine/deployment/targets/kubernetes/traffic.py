@@ -6,12 +6,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes import objects
-from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import ConflictError, StaleError
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import (
+    ConflictError,
+    StaleError,
+    ceded,
+    owned,
+)
 from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import (
     Decision,
     as_written,
     decision_on,
 )
+from airflow_model_deploy.engine.deployment.targets.kubernetes.names import NO_REVISION
 from airflow_model_deploy.engine.errors import (
     InputError,
     IntegrityError,
@@ -63,6 +69,23 @@ class Traffic:
         found = self.read()
         return found if found == self._sent else known
 
+    def require(self, decision: Decision) -> None:
+        """See that the Service is as it was written.
+
+        Raises:
+            ConflictError: somebody else set a field of it, with their name.
+            UnavailableError: another writer has changed the decision.
+        """
+        if (found := self.read()) != decision:
+            raise _overtaken(self.name, decision, found)
+        if self.undisturbed(decision):
+            return
+        # The server says who set what we would set. What somebody added to the selector we would set nowhere.
+        wanted = self._object(decision)
+        added = self.service["spec"].get("selector", {}).keys() - wanted["spec"]["selector"].keys()
+        wanted["spec"]["selector"] |= dict.fromkeys(added, NO_REVISION)
+        self._cluster.apply(wanted, dry_run=True)
+
     def write(self, before: Decision, after: Decision, *, force: bool = False) -> Decision:
         """Replace the decision that was read as `before`.
 
@@ -80,11 +103,14 @@ class Traffic:
             if seen and (found := decision_on(seen)) != before:
                 raise _overtaken(self.name, before, found)
             self._sent = wanted
+            mine = force or self.undisturbed(before)
             try:
+                if mine:
+                    self._own(wanted)
                 self._seen = self._cluster.apply(
                     self._object(wanted),
-                    resource_version=seen["metadata"]["resourceVersion"] if seen else None,
-                    force=force or self.undisturbed(before),
+                    resource_version=self._seen["metadata"]["resourceVersion"] if self._seen else None,
+                    force=mine,
                 )
             except (StaleError, ConflictError) as error:
                 found = self.read()
@@ -114,6 +140,25 @@ class Traffic:
         # Of a selector, nothing may be there besides; the rest the server adds to.
         same = bool(self._seen["spec"].get("selector") == wanted["spec"]["selector"])
         return same and all(_contains(self._seen[part], wanted[part]) for part in ("metadata", "spec"))
+
+    def _own(self, decision: Decision) -> None:
+        """See that an apply of the decision leaves nothing else in the selector; changes no traffic of our own.
+
+        A key that somebody else has set, too, would outlive it: the Service would go on leading to what it led to.
+        """
+        if self._seen is None:
+            return
+        found = self._seen["spec"].get("selector") or {}
+        paths = [("spec", "selector", key) for key in found if key not in decision.selector(self.name)]
+        foreign = {path[-1]: None for path in paths if not owned(self._seen, path)}
+        managed = ceded(self._seen, paths)
+        if managed is None and not foreign:
+            return
+        meta = {"resourceVersion": self._seen["metadata"]["resourceVersion"]}
+        body = {"metadata": meta if managed is None else meta | {"managedFields": managed}}
+        self._seen = self._cluster.patch(
+            "Service", self.name, body | ({"spec": {"selector": foreign}} if foreign else {})
+        )
 
     def _object(self, decision: Decision) -> dict[str, Any]:
         return objects.service(

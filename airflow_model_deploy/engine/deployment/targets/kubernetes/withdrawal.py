@@ -58,7 +58,7 @@ def _withdraw(
     if hurried:
         _hurry(moves, after, candidate)
         return after
-    _restore(moves, after, candidate, wait=True)
+    restore(moves, after, candidate, wait=True)
     moves.autoscale(after)
     if live and decision.stage != "private":
         with _logged(moves, "its endpoints have not followed yet"):
@@ -80,7 +80,7 @@ def _hurry(moves: Moves, after: Decision, candidate: str) -> None:
     """Do what a few seconds are enough for; what more there is to do, the next call does."""
     with _logged(moves, "the rest is left to the next call"):
         moves.revisions.scale(candidate, 0)
-        _restore(moves, after, candidate, wait=False)
+        restore(moves, after, candidate, wait=False)
         moves.autoscale(after)
 
 
@@ -118,15 +118,8 @@ def _start_one(moves: Moves, decision: Decision, live: str, within_s: float) -> 
     moves.revisions.ready(live, 1, within_s)
 
 
-def restored(moves: Moves, decision: Decision) -> Decision:
-    """See that the live revision is at full scale again where a way back was left half done."""
-    if decision.candidate is not None or decision.replicas is None:
-        return decision
-    _restore(moves, decision, None, wait=True)
-    return moves.write(decision, replicas=None)
-
-
-def _restore(moves: Moves, decision: Decision, withdrawn: str | None, *, wait: bool) -> None:
+def restore(moves: Moves, decision: Decision, withdrawn: str | None, *, wait: bool) -> None:
+    """Bring the live revision back to full scale where pods were taken from it; `withdrawn` makes room first."""
     live, full = decision.live, decision.replicas
     if live is None or full is None or (moves.revisions.replicas(live) or 0) >= full:
         return

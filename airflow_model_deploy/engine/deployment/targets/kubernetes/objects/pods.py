@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.engine.containers import container_security, pod_security
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import CONTAINER, PORT, labels, only
 from airflow_model_deploy.engine.deployment.targets.kubernetes.objects.probes import probes
 from airflow_model_deploy.engine.deployment.targets.kubernetes.objects.quantities import binary, cores
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from airflow_model_deploy.engine.deployment.targets.kubernetes.objects.target import Target
     from airflow_model_deploy.engine.packaging import Workload
 
-_USER = 65532
 _ARGUMENTS = ("--servable", "/servable", "--host", "0.0.0.0", "--port", str(PORT))  # noqa: S104 - the pod's own
 # Endpoints lose a pod that is to end a moment later than the pod is told: it goes on serving for as long.
 _LEAVE_S = 5
@@ -41,13 +41,7 @@ def pod_template(target: Target, revision: str | None) -> dict[str, Any]:
             # Else every Service of the namespace becomes variables in the server's environment.
             "enableServiceLinks": False,
             "terminationGracePeriodSeconds": math.ceil(_LEAVE_S + target.workload.drain_s + _GRACE_MARGIN_S),
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": _USER,
-                "runAsGroup": _USER,
-                "fsGroup": _USER,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
+            "securityContext": pod_security(),
             "containers": [_container(target)],
             "volumes": [
                 {"name": name, "emptyDir": {"sizeLimit": binary(size)}} for name, _, size in _FOLDERS
@@ -66,11 +60,7 @@ def _container(target: Target) -> dict[str, Any]:
         "args": [*_ARGUMENTS, "--drain-seconds", str(float(target.workload.drain_s))],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": _resources(target),
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": container_security(),
         "volumeMounts": [{"name": name, "mountPath": path} for name, path, _ in _FOLDERS],
         "lifecycle": {
             "preStop": {"exec": {"command": ["python3", "-c", f"import time; time.sleep({_LEAVE_S})"]}}
