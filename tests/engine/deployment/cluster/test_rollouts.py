@@ -80,7 +80,9 @@ def test_one_release_again_and_in_other_ways_to_reach_it(site, models, monkeypat
     port = site.cluster.get("Service", NAME)["spec"]["ports"][0]["nodePort"]
     assert f"port {port} of every node" in "\n".join(site.log)
     node = site.pods()[0]["status"]["hostIP"]
-    assert httpx.get(f"http://{node}:{port}/v2/health/ready").status_code == 200
+    # Each node opens the port a moment after the cluster has noted it.
+    with httpx.Client(transport=httpx.HTTPTransport(retries=6)) as client:  # 0.5 s, 1 s, 2 s, ...
+        assert client.get(f"http://{node}:{port}/v2/health/ready").status_code == 200
 
     monkeypatch.setattr(address, "_ADDRESS_WITHIN_S", 0.2)
     monkeypatch.setattr(address, "_LOOK_EVERY_S", 0.1)
