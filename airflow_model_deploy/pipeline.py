@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, BaseOperator, TaskGroup
@@ -39,6 +39,11 @@ class Pipeline:
     package_image: BaseOperator
     deploy_model: BaseOperator
     monitor_model: BaseOperator
+
+    @property
+    def stages(self) -> dict[str, BaseOperator]:
+        """The tasks by the names of their stages, in the order of the flow."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "group"}
 
 
 def model_deploy_pipeline(

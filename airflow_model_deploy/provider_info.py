@@ -56,6 +56,7 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "extra-links": [
             "airflow_model_deploy.links.DeploymentLink",
+            "airflow_model_deploy.links.ReportLink",
             "airflow_model_deploy.links.ServiceLink",
         ],
         "config": {
@@ -137,6 +138,14 @@ def get_provider_info() -> dict[str, Any]:
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "https://cluster.example/namespaces/{namespace}/services/{name}",
+                        "default": "",
+                    },
+                    "report_url": {
+                        "description": "Where the report of a run is kept, for the link Report; {dag_id} and {run_id}"
+                        " are replaced. Empty: no link.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "https://reports.example/{dag_id}/{run_id}/report.html",
                         "default": "",
                     },
                     "worker_image": {

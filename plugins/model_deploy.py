@@ -15,10 +15,10 @@ _INSTALLED = any(
 )
 
 if not _INSTALLED:
-    from airflow_model_deploy.links import DeploymentLink, ServiceLink
+    from airflow_model_deploy.links import DeploymentLink, ReportLink, ServiceLink
 
     class ModelDeployMountedPlugin(AirflowPlugin):
         """Makes the operators' links known to the UI."""
 
         name = "model_deploy_mounted"
-        operator_extra_links = [DeploymentLink(), ServiceLink()]  # noqa: RUF012 - as Airflow declares it
+        operator_extra_links = [DeploymentLink(), ReportLink(), ServiceLink()]  # noqa: RUF012 - Airflow's way

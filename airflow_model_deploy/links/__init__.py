@@ -1,13 +1,9 @@
-"""Links that Airflow shows beside a task.
-
-There is none to a run's report: a report is put together after the run, from the results of all its tasks, and is
-kept wherever who made it likes; no task knows its address.
-"""
+"""Links that Airflow shows beside a task."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from airflow.sdk import BaseOperatorLink
 
@@ -43,6 +39,23 @@ class DeploymentLink(BaseOperatorLink):
         if not (pattern and namespace and name):
             return ""
         return pattern.replace("{namespace}", str(namespace)).replace("{name}", str(name))
+
+
+class ReportLink(BaseOperatorLink):
+    """The report of the task's run, where who writes it keeps it, by a setting."""
+
+    name = "Report"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return [model_deploy] report_url for the run; "" without the setting."""
+        from airflow_model_deploy.version_compat import read_config
+
+        del operator
+        pattern = read_config("model_deploy", "report_url") or ""
+        # What stands in a run's id (a colon, a plus) would mean something else in a URL.
+        return pattern.replace("{dag_id}", quote(ti_key.dag_id, "")).replace(
+            "{run_id}", quote(ti_key.run_id, "")
+        )
 
 
 def _details(ti_key: TaskInstanceKey) -> dict[str, Any]:

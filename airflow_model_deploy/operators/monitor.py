@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from airflow_model_deploy.links import ReportLink
 from airflow_model_deploy.operators import execution
 from airflow_model_deploy.operators.base import EngineOperator
 
@@ -31,6 +32,7 @@ class MonitorReleaseOperator(EngineOperator):
     """
 
     step = "monitor"
+    operator_extra_links = (ReportLink(),)
     template_fields: Sequence[str] = (*EngineOperator.template_fields, "root")
 
     def __init__(

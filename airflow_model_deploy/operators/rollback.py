@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from airflow_model_deploy.links import DeploymentLink, ServiceLink
+from airflow_model_deploy.links import DeploymentLink, ReportLink, ServiceLink
 from airflow_model_deploy.operators import execution
 from airflow_model_deploy.operators.attempts import attempt_of
 from airflow_model_deploy.operators.driver_pod import DriverPodOperator
@@ -45,7 +45,7 @@ class RollbackOperator(DriverPodOperator):
         "docker",
         *DriverPodOperator.template_fields,
     )
-    operator_extra_links = (ServiceLink(), DeploymentLink())
+    operator_extra_links = (ServiceLink(), DeploymentLink(), ReportLink())
     ui_color = "#f6e3d4"
 
     def __init__(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_model_deploy.links import DeploymentLink, ServiceLink
+from airflow_model_deploy.links import DeploymentLink, ReportLink, ServiceLink
 from airflow_model_deploy.operators import execution
 from airflow_model_deploy.operators.attempts import attempt_of
 from airflow_model_deploy.operators.driver_pod import DriverPodOperator
@@ -60,7 +60,7 @@ class RolloutOperator(DriverPodOperator):
         **DriverPodOperator.template_fields_renderers,
         "release": "json",
     }
-    operator_extra_links = (ServiceLink(), DeploymentLink())
+    operator_extra_links = (ServiceLink(), DeploymentLink(), ReportLink())
     ui_color = "#d7efdc"
 
     def __init__(

@@ -34,6 +34,7 @@ def airflow(tmp_path_factory):
         "AIRFLOW__MODEL_DEPLOY__HOST_ROOT": f"{folder}/host",
         "AIRFLOW__MODEL_DEPLOY__PYTHON": str(engine),
         "ENGINE_PYTHON": str(engine),
+        "AIRFLOW__MODEL_DEPLOY__REPORT_URL": "https://reports.example/{dag_id}/{run_id}/report.html",
         "OWN_DAGS_OUTPUT": str(folder),
         "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
     }

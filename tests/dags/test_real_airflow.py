@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -88,6 +90,11 @@ def test_own_dags_of_all_kinds_run_side_by_side(airflow):
             "GET", f"/dags/between_tasks/dagRuns/{run_id}/taskInstances/model_deploy.deploy_model/links"
         )["extra_links"]
         assert link["Service"].startswith("http://127.0.0.1:")
+        # Where it leads, a web server finds what a task of the Dag has written.
+        kept = link["Report"].removeprefix("https://reports.example/")
+        report = json.loads((folder / "reports" / unquote(kept)).with_suffix(".json").read_text())
+        assert report["verdict"]["status"] == "healthy"
+        assert len(report["stages"]) == 10
     finally:
         for name in ports:
             stop_service(folder / "host", name)
@@ -105,6 +112,8 @@ def test_a_gate_fails_the_run_at_once_with_its_reason_in_the_log(airflow):
     log = "\n".join(server.log("between_tasks", run_id, "model_deploy.test_model", 1))
     assert "min_size_ratio failed" in log
     assert tasks["model_deploy.deploy_model"]["state"] == "upstream_failed"
+    report = airflow.folder / "reports" / "between_tasks" / run_id / "report.json"
+    assert json.loads(report.read_text())["verdict"] is None
 
 
 def test_a_param_of_the_wrong_type_is_refused_by_the_api(airflow):

@@ -356,3 +356,16 @@ def test_the_link_to_the_deployment_is_the_settings(monkeypatch):
     )
     monkeypatch.setattr(XCom, "get_value", lambda **_: {"details": {"url": "http://127.0.0.1:8500"}})
     assert DeploymentLink().get_link(None, ti_key=key) == ""
+
+
+def test_the_link_to_the_report_is_the_settings(monkeypatch):
+    from airflow_model_deploy.links import ReportLink
+
+    key = SimpleNamespace(dag_id="digits", run_id="manual__2026-01-31T10:00:00+00:00")
+    assert ReportLink().get_link(None, ti_key=key) == ""
+    pattern = "https://reports.example/{dag_id}/{run_id}/report.html?{x}"
+    monkeypatch.setenv("AIRFLOW__MODEL_DEPLOY__REPORT_URL", pattern)
+    run = "manual__2026-01-31T10%3A00%3A00%2B00%3A00"
+    assert (
+        ReportLink().get_link(None, ti_key=key) == f"https://reports.example/digits/{run}/report.html?{{x}}"
+    )

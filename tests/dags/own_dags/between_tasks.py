@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from airflow.sdk import DAG, Param, task
+import os
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import DAG, Param, task, teardown
 
 import airflow_model_deploy as md
 
@@ -16,6 +20,22 @@ MODELS = {
     )
     for name, width in {"moons-large": 64, "moons-small": 32}.items()
 }
+
+REPORTS = Path(os.environ["OWN_DAGS_OUTPUT"], "reports")
+
+
+# [START report]
+@teardown
+def keep_report(tasks: dict[str, str], ti: Any = None, run_id: str = "") -> None:
+    """Write the report of this run, also of one that ended early."""
+    from airflow_model_deploy.engine.steps.report import report_of_run, write_run_report
+
+    results = {stage: ti.xcom_pull(task_ids=one) for stage, one in tasks.items()}
+    report = report_of_run({stage: one for stage, one in results.items() if one}, run_id=run_id)
+    write_run_report(report, REPORTS / ti.dag_id / run_id)
+
+
+# [END report]
 
 with DAG(
     "between_tasks",
@@ -47,5 +67,10 @@ with DAG(
         service=md.ServiceConfig(port="{{ params.port }}", window_s=2, latency_ms=1000),
         asset="model/moons",
     )
+    # [START keep_report]
+    tasks = {stage: operator.task_id for stage, operator in pipeline.stages.items()}
+    pipeline.monitor_model >> keep_report(tasks)
+    # [END keep_report]
+
     wait_for_data() >> pipeline.train_model
     tell_the_team(pipeline.monitor_model.output)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import socket
-import subprocess
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,15 +16,12 @@ from airflow_model_deploy.engine.monitoring import Counts, PrometheusSource, Pro
 from airflow_model_deploy.engine.monitoring.prometheus_api import Series
 from airflow_model_deploy.engine.monitoring.prometheus_pods import Target, counts
 from tests.engine.monitoring.pods import Pod
+from tests.prometheus_server import needs_prometheus, running_prometheus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-PROGRAM = shutil.which("prometheus")
-needs_prometheus = pytest.mark.skipif(
-    PROGRAM is None, reason="no prometheus on PATH (Debian: apt-get install prometheus)"
-)
 PODS = {"exact": "a b other", "restarted": "a", "dead": "a b", "old": "a", "mute": "a b", "twice": "a"}
 CONFIG = """
 global: {{scrape_interval: 1s, scrape_timeout: 1s}}
@@ -134,33 +128,15 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("prometheus")
     running = Running(folder)
     running["mute"].servers["b"].stop()
-    (folder / "config.yml").write_text(CONFIG.format(folder=folder))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    options = [f"--config.file={folder}/config.yml", f"--storage.tsdb.path={folder}/data"]
-    with (folder / "log").open("w") as log:
-        process = subprocess.Popen(
-            [str(PROGRAM), *options, f"--web.listen-address={address}"], stdout=log, stderr=log
-        )
     try:
-        _wait(lambda: process.poll() is None and _ready(f"http://{address}"), 30.0)
-        for world in running.values():
-            world.source = PrometheusSource(f"http://{address}")
-        yield running
+        with running_prometheus(folder, CONFIG.format(folder=folder)) as url:
+            for world in running.values():
+                world.source = PrometheusSource(url)
+            yield running
     finally:
-        process.kill()
-        process.wait()
         for world in running.values():
             for server in world.servers.values():
                 server.stop()
-
-
-def _ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/-/ready").is_success
-    except httpx.TransportError:
-        return False
 
 
 @needs_prometheus

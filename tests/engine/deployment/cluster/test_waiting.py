@@ -11,10 +11,13 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import (
     Cluster,
     Connection,
     ExpiredError,
+    held,
     wait_endpoints,
     wait_gone,
     wait_ready,
 )
+from airflow_model_deploy.engine.deployment.targets.kubernetes.names import only
+from airflow_model_deploy.engine.deployment.targets.kubernetes.revisions import Revisions
 from airflow_model_deploy.engine.errors import RolloutError
 from tests.engine.deployment.cluster.faults import Flaky, cuttable
 from tests.engine.deployment.cluster.manifests import REGISTRY, deployment, service
@@ -177,3 +180,32 @@ def test_waiting_goes_on_where_the_server_has_forgotten_the_version(namespace):
     cluster = Forgetful(Connection(), namespace)
     cluster.create(deployment("web"))
     assert len(wait_ready(cluster, {"app": "web"}, 1, deadline_s=60, log=print)) == 1
+
+
+def test_nothing_is_started_while_pods_that_are_to_go_could_be_taken_for_it(cluster):
+    """A scale to 0 and up again: until the cluster gets to the first, the old pods are ready, and doomed."""
+    labels = only("web", "abc")
+    cluster.apply(deployment("web-abc"))
+    cluster.scale("web-abc", 0)
+    wait_gone(cluster, {"app": "web-abc"}, deadline_s=30, log=print)
+    template = deployment("doomed")["spec"]["template"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "spec": template["spec"]}
+    cluster.create(pod | {"metadata": {"name": "doomed", "labels": labels}})
+    seen = []
+
+    def get_to_it():
+        seen.append(cluster.get("Deployment", "web-abc")["spec"]["replicas"])
+        cluster.delete("Pod", "doomed")
+
+    late = threading.Timer(1.5, get_to_it)
+    late.start()
+    lines: list[str] = []
+    with held(cluster, "web") as lease:
+        revisions = Revisions(cluster, "web", lease, lines.append)
+        revisions.scale("abc", 1)
+        left = cluster.get("Pod", "doomed")
+        late.join()
+        assert left is None or "deletionTimestamp" in left["metadata"]
+        assert seen == [0]
+        assert revisions.replicas("abc") == 1
+    assert lines[0] == "waiting for 1 pods to go: doomed"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_model_deploy.engine.deployment.targets.kubernetes.objects import Target
 
 Pod = dict[str, Any]
+_DOOMED_WITHIN_S = 60.0
 
 
 class Revisions:
@@ -66,8 +67,18 @@ class Revisions:
         found = self._cluster.get("Deployment", revision_name(self._name, revision))
         return None if found is None else int(found["spec"].get("replicas", 1))
 
-    def scale(self, revision: str, replicas: int) -> None:
-        """Set how many replicas a revision is to have."""
+    def scale(self, revision: str, replicas: int, *, counted: bool = True) -> None:
+        """Set how many replicas a revision is to have.
+
+        Pods that a scale to 0 a moment ago has doomed are ready until the cluster gets to them. Whoever counts the
+        ready ones afterwards (`counted`) must not take them for those that are wanted now.
+
+        Raises:
+            RolloutError: the cluster doesn't get to them.
+        """
+        if replicas and counted and self.replicas(revision) == 0:
+            selector = only(self._name, revision)
+            wait_gone(self._cluster, selector, deadline_s=_DOOMED_WITHIN_S, log=self._log, going=True)
         self._lease.require()
         self._log(f"{self._name}: revision {revision} is scaled to {replicas}")
         self._cluster.scale(revision_name(self._name, revision), replicas)

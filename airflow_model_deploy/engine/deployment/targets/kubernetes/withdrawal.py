@@ -125,7 +125,7 @@ def restore(moves: Moves, decision: Decision, withdrawn: str | None, *, wait: bo
         return
     if withdrawn:
         moves.revisions.scale(withdrawn, 0)
-    moves.revisions.scale(live, full)
+    moves.revisions.scale(live, full, counted=wait)
     if wait:
         moves.revisions.ready(live, full, moves.within(decision, live))
 

@@ -56,21 +56,31 @@ def wait_ready(
 
 
 def wait_gone(
-    cluster: Cluster, selector: Mapping[str, str], *, deadline_s: float, log: Callable[[str], None]
+    cluster: Cluster,
+    selector: Mapping[str, str],
+    *,
+    deadline_s: float,
+    log: Callable[[str], None],
+    going: bool = False,
 ) -> None:
-    """Wait until there is no pod of these labels any more, not even one that is going.
+    """Wait until there is no pod of these labels any more, not even one that is going (`going`: but those).
 
     Raises:
         RolloutError: there still is one at the deadline.
     """
     told, names = -1, ""
-    for pods, _ in follow(cluster, "Pod", selector, until=time.monotonic() + deadline_s):
+    for found, _ in follow(cluster, "Pod", selector, until=time.monotonic() + deadline_s):
+        pods = {name for name, pod in found.items() if not (going and _is_going(pod))}
         if not pods:
             return
         if len(pods) != told:
             told, names = len(pods), ", ".join(sorted(pods))
             log(f"waiting for {told} pods to go: {names}")
     raise RolloutError(f"pods didn't go within {deadline_s:g} s", found=names, wanted="none")
+
+
+def _is_going(pod: Object) -> bool:
+    return "deletionTimestamp" in pod["metadata"]
 
 
 class _Look:
@@ -96,7 +106,7 @@ class _Look:
 
     def at(self, pods: Mapping[str, Object]) -> list[Object]:
         """The ready ones among the pods; raises where one never will be."""
-        self._pods = {name: pod for name, pod in pods.items() if "deletionTimestamp" not in pod["metadata"]}
+        self._pods = {name: pod for name, pod in pods.items() if not _is_going(pod)}
         ready = [pod for pod in self._pods.values() if is_ready(pod)]
         self._ready = len(ready)
         if self._ready >= self._count:

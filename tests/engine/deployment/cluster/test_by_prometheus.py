@@ -1,0 +1,70 @@
+"""A canary judged by the samples of a real Prometheus that finds and scrapes the real pods as the docs say."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from airflow_model_deploy.engine.errors import RolloutError
+from airflow_model_deploy.engine.packaging import Rollout
+from tests.docs.examples import REPOSITORY, blocks
+from tests.engine.deployment.cluster.load import Load
+from tests.engine.deployment.cluster.served import HIGH
+from tests.engine.deployment.cluster.steady import LENIENT, ONE, steady_site
+from tests.prometheus_server import needs_prometheus, running_prometheus
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.engine.deployment.cluster.models import Models
+
+pytestmark = pytest.mark.kubernetes
+
+
+def documented_config(namespace: str) -> str:
+    """The docs' configuration, for another namespace, from outside the cluster, and quicker."""
+    (text,) = (
+        one for one in blocks((REPOSITORY / "docs" / "kubernetes.md").read_text(), "yaml") if "scrape" in one
+    )
+    config = yaml.safe_load(text)
+    (job,) = config["scrape_configs"]
+    job |= {"scrape_interval": "1s", "scrape_timeout": "1s"}
+    (found,) = job["kubernetes_sd_configs"]
+    found |= {"namespaces": {"names": [namespace]}, "kubeconfig_file": os.environ["KUBECONFIG"]}
+    return str(yaml.safe_dump(config))
+
+
+@needs_prometheus
+def test_a_bad_release_goes_back_and_a_good_one_gets_through(models: Models, tmp_path: Path) -> None:
+    with (
+        steady_site(models) as steady,
+        running_prometheus(tmp_path, documented_config(steady.site.cluster.namespace)) as url,
+    ):
+        site = steady.site
+        rollout = Rollout(
+            strategy="canary",
+            weights=(0.5,),
+            bake_s=4.0,
+            hold_s=60.0,
+            interval_s=1.0,
+            metrics="prometheus",
+            prometheus_url=url,
+        )
+        with Load(site.address(), clients=4, fresh=4, pause_s=0.01, high_share=0.1, high=HIGH) as load:
+            with pytest.raises(RolloutError, match=r"canary 50% fails.*answered with an error"):
+                site.deploy(models["fails_on_some"], rollout, ONE, attempt="bad", objectives=LENIENT)
+            steady.assert_withdrawn("bad", "answered with an error")
+            good = site.deploy(
+                models["better"], rollout, replace(ONE, drain_s=3.0), attempt="good", objectives=LENIENT
+            )
+        decision = site.decision()
+        assert (decision.live, decision.previous) == (good.revision, steady.live)
+        phases = decision.outcome.details["phases"]
+        assert [one["status"] for one in phases] == ["pass", "pass"]
+        # What Prometheus counted is what was asked, none twice and none made up.
+        assert 20 <= phases[0]["canary"]["requests"] <= len(load.seen)
+        assert phases[0]["canary"]["errors"] == 0
