@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import ceded, owned
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import claimed
 
 KEY, OTHER = ("spec", "selector", "a.io/b"), ("spec", "selector", "c")
 
@@ -18,29 +18,38 @@ def service(*entries):
 OURS = entry("model-deploy", "Apply", {"f:spec": {"f:selector": {"f:a.io/b": {}}, "f:type": {}}})
 
 
-def test_ours_are_those_of_an_apply_under_our_name():
-    assert owned(service(OURS), KEY)
-    assert not owned(service(OURS), OTHER)
-    assert not owned(service(OURS | {"operation": "Update"}), KEY)
-    assert not owned(service(OURS | {"manager": "kubectl"}), KEY)
-    assert not owned({"metadata": {}}, KEY)
-
-
 def test_others_lose_that_field_alone():
     theirs = {"f:spec": {"f:selector": {"f:a.io/b": {}, "f:c": {}}, "f:ports": {".": {}}}}
     left = {"f:spec": {"f:selector": {"f:c": {}}, "f:ports": {".": {}}}}
-    found = ceded(service(OURS, entry("kubectl-patch", "Update", theirs)), [KEY])
+    found = claimed(service(OURS, entry("kubectl-patch", "Update", theirs)), [KEY])
     assert found == [OURS, entry("kubectl-patch", "Update", left)]
 
 
+def test_an_update_under_our_name_is_another_owner():
+    update = entry("model-deploy", "Update", {"f:spec": {"f:selector": {"f:a.io/b": {}}, "f:ports": {}}})
+    assert claimed(service(OURS, update), [KEY]) == [OURS, update | {"fieldsV1": {"f:spec": {"f:ports": {}}}}]
+
+
+def test_what_only_others_or_nobody_has_set_becomes_ours():
+    both = {"f:spec": {"f:selector": {"f:a.io/b": {}, "f:c": {}}, "f:type": {}}}
+    theirs = entry("kubectl-patch", "Update", {"f:spec": {"f:selector": {"f:c": {}}}})
+    assert claimed(service(OURS, theirs), [OTHER]) == [OURS | {"fieldsV1": both}]
+    assert claimed(service(OURS), [OTHER]) == [OURS | {"fieldsV1": both}]
+
+
 def test_nobody_is_left_owning_a_map_whose_field_was_taken():
-    theirs = {"f:metadata": {"f:labels": {}}, "f:spec": {"f:selector": {"f:a.io/b": {}, "f:c": {}}}}
-    found = ceded(service(OURS, entry("kubectl-patch", "Update", theirs)), [KEY, OTHER])
+    theirs = {"f:metadata": {"f:labels": {}}, "f:spec": {"f:selector": {"f:a.io/b": {}}}}
+    found = claimed(service(OURS, entry("kubectl-patch", "Update", theirs)), [KEY])
     assert found == [OURS, entry("kubectl-patch", "Update", {"f:metadata": {"f:labels": {}}})]
-    only = entry("kubectl-patch", "Update", {"f:spec": {"f:selector": {"f:a.io/b": {}}}})
-    assert ceded(service(OURS, only), [KEY]) == [OURS]
 
 
-def test_what_nobody_else_owns_needs_no_change():
-    assert ceded(service(OURS, entry("kubectl", "Update", {"f:spec": {"f:type": {}}})), [KEY]) is None
-    assert ceded({"metadata": {}}, [KEY]) is None
+def test_newer_servers_know_the_owner_of_a_whole_selector_only():
+    ours = entry("model-deploy", "Apply", {"f:spec": {"f:selector": {}, "f:type": {}}})
+    assert claimed(service(ours), [KEY, OTHER]) is None
+    assert claimed(service(ours, entry("kubectl", "Update", {"f:spec": {"f:selector": {}}})), [KEY]) is None
+
+
+def test_what_is_so_already_needs_no_change():
+    assert claimed(service(OURS, entry("kubectl", "Update", {"f:spec": {"f:type": {}}})), [KEY]) is None
+    assert claimed({"metadata": {}}, [KEY]) is None
+    assert claimed(service(entry("kubectl", "Update", {"f:spec": {"f:type": {}}})), [KEY]) is None

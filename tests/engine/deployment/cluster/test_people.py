@@ -141,6 +141,13 @@ def test_what_a_person_changed_is_named_and_left(models):
         assert site.deploy(models["better"], PLAIN, ONE, attempt="7").revision == better
         assert site.selector() == only(NAME, better)
 
+        # Another port in the place of ours is taken back, too.
+        port["spec"]["ports"][0] |= {"port": 8080, "targetPort": "http"}
+        steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(port))
+        assert site.rollback("7 back").revision == live
+        assert [one["port"] for one in site.cluster.get("Service", NAME)["spec"]["ports"]] == [80]
+        assert site.deploy(models["better"], PLAIN, ONE, attempt="7 again").revision == better
+
         # Nor does it keep a canary from its share.
         steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(mine(better)))
         with Load(site.address(), clients=4, fresh=4, pause_s=0.02, oracle=answer) as load:

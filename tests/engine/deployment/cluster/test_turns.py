@@ -121,6 +121,15 @@ def test_a_write_that_comes_too_late_is_refused(place: Ground) -> None:
     assert holder(place) == "somebody-else"
 
 
+def test_a_service_that_was_deleted_is_made_again_by_the_next_release_only(place: Ground) -> None:
+    place.doings.append(lambda: place.cluster.delete("Service", NAME))
+    with pytest.raises(UnavailableError, match="gone: somebody has deleted it"):
+        place.deploy(place.release("canary"), "left alone")
+    assert place.cluster.get("Service", NAME) is None
+    place.watcher.problems.clear()  # nobody was reached: as somebody wanted it
+    Scenario("blue-green", place).recorded()
+
+
 def test_a_cluster_that_is_away_for_a_while_costs_time_only(
     place: Ground, kubeconfig: dict[str, Any]
 ) -> None:

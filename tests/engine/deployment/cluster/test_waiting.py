@@ -209,3 +209,14 @@ def test_nothing_is_started_while_pods_that_are_to_go_could_be_taken_for_it(clus
         assert seen == [0]
         assert revisions.replicas("abc") == 1
     assert lines[0] == "waiting for 1 pods to go: doomed"
+
+
+def test_a_pod_that_has_ended_is_not_waited_for(cluster):
+    """As one that was evicted, which is kept for long."""
+    labels = only("web", "abc")
+    spec = deployment("ended", "exit(1)")["spec"]["template"]["spec"] | {"restartPolicy": "Never"}
+    cluster.create(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ended", "labels": labels}, "spec": spec}
+    )
+    wait_gone(cluster, labels, deadline_s=30, log=print)
+    assert cluster.get("Pod", "ended")["status"]["phase"] == "Failed"

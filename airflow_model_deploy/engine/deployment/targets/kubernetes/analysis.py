@@ -49,11 +49,11 @@ class _Watched:
     wanted: int
 
     def track(self, pods: list[Pod], wanted: int) -> Track:
-        """Return what is known of it; the restarts of a server are counted since the rollout first watched it."""
+        """Return what is known of it; the restarts of a server are counted since this driver first watched it."""
         self.pods[:] = pods
         return Track.of(
             self._counts(),
-            restarts=sum(count_restarts([pod]) - self.restarts.get(_uid(pod), 0) for pod in pods),
+            restarts=sum(max(0, count_restarts([pod]) - self.restarts.get(_uid(pod), 0)) for pod in pods),
             ready=sum(map(is_ready, pods)),
             # Pods that an autoscaler has asked for a moment ago are on their way; fewer may be wanted, too.
             wanted=min(self.wanted, wanted),
@@ -74,7 +74,7 @@ def bake(moves: Moves, decision: Decision, rollout: Rollout, name: str, *, compa
 
     Raises:
         RolloutError: the candidate fails, or it can't be decided within `hold_s` more.
-        ConflictError: somebody else has changed the Service meanwhile.
+        ConflictError: somebody else has set a field of the Service meanwhile.
     """
     if not rollout.bake_s:
         return

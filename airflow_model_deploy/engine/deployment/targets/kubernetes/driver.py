@@ -99,7 +99,7 @@ def finished(moves: Moves, decision: Decision) -> Decision:
     if decision.live is not None:
         moves.revisions.quiet(decision.live)
         moves.autoscale(decision)
-        routing.unshare(moves, moves.workload_of(decision))
+        routing.unshare(moves, moves.workload_of(decision), wait=False)
     restore(moves, decision, None, wait=True)
     return moves.write(decision, replicas=None)
 

@@ -67,18 +67,19 @@ class Revisions:
         found = self._cluster.get("Deployment", revision_name(self._name, revision))
         return None if found is None else int(found["spec"].get("replicas", 1))
 
-    def scale(self, revision: str, replicas: int, *, counted: bool = True) -> None:
+    def scale(self, revision: str, replicas: int, *, within_s: float = _DOOMED_WITHIN_S) -> None:
         """Set how many replicas a revision is to have.
 
         Pods that a scale to 0 a moment ago has doomed are ready until the cluster gets to them. Whoever counts the
-        ready ones afterwards (`counted`) must not take them for those that are wanted now.
+        ready ones afterwards must not take them for those that are wanted now: the cluster gets up to `within_s` for
+        that; 0 where nobody counts.
 
         Raises:
-            RolloutError: the cluster doesn't get to them.
+            RolloutError: the cluster didn't get to them.
         """
-        if replicas and counted and self.replicas(revision) == 0:
+        if replicas and within_s and self.replicas(revision) == 0:
             selector = only(self._name, revision)
-            wait_gone(self._cluster, selector, deadline_s=_DOOMED_WITHIN_S, log=self._log, going=True)
+            wait_gone(self._cluster, selector, deadline_s=within_s, log=self._log, going=True)
         self._lease.require()
         self._log(f"{self._name}: revision {revision} is scaled to {replicas}")
         self._cluster.scale(revision_name(self._name, revision), replicas)

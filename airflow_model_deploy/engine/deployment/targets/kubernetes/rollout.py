@@ -83,7 +83,7 @@ class Moves:
         means: what it works with.
         lease: that it holds.
         details: what its outcome tells.
-        watched: how often the server of a pod, by uid, had been restarted when it was first watched.
+        watched: how often the server of a pod, by uid, had been restarted when this driver first watched it.
         answered: what the golden requests found last.
     """
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes import objects
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import (
+    AbsentError,
     ConflictError,
     StaleError,
-    ceded,
-    owned,
+    claimed,
 )
 from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import (
     Decision,
@@ -70,21 +70,34 @@ class Traffic:
         return found if found == self._sent else known
 
     def require(self, decision: Decision) -> None:
-        """See that the Service is as it was written.
+        """See that nobody else has set a field of the Service. What was taken away, the next write brings back.
 
         Raises:
             ConflictError: somebody else set a field of it, with their name.
-            UnavailableError: another writer has changed the decision.
+            RolloutError: likewise, and the server would refuse to set it back.
+            UnavailableError: another writer has changed the decision, or the Service is gone.
+            InputError: there is no decision on it that could be read.
         """
-        if (found := self.read()) != decision:
+        found = self.read()
+        if self._seen is None:
+            raise _gone(self.name)
+        if found != decision:
             raise _overtaken(self.name, decision, found)
         if self.undisturbed(decision):
             return
         # The server says who set what we would set. What somebody added to the selector we would set nowhere.
         wanted = self._object(decision)
-        added = self.service["spec"].get("selector", {}).keys() - wanted["spec"]["selector"].keys()
+        added = (self._seen["spec"].get("selector") or {}).keys() - wanted["spec"]["selector"].keys()
         wanted["spec"]["selector"] |= dict.fromkeys(added, NO_REVISION)
-        self._cluster.apply(wanted, dry_run=True)
+        try:
+            self._cluster.apply(wanted, dry_run=True)
+        except InputError as error:
+            raise RolloutError(
+                f"Service {self.name} was changed by another writer",
+                found=f"the server refuses what it has to be: {error}",
+                wanted="a Service that nobody else changes",
+                remedy="Undo that change (kubectl get service -o yaml --show-managed-fields tells whose).",
+            ) from error
 
     def write(self, before: Decision, after: Decision, *, force: bool = False) -> Decision:
         """Replace the decision that was read as `before`.
@@ -99,26 +112,22 @@ class Traffic:
         wanted = as_written(replace(after, generation=before.generation + 1))
         for _ in range(_TRIES):
             self._lease.require()
-            seen = self._seen
-            if seen and (found := decision_on(seen)) != before:
+            if self._seen is None and before.generation:
+                raise _gone(self.name)
+            if self._seen and (found := decision_on(self._seen)) != before:
                 raise _overtaken(self.name, before, found)
             self._sent = wanted
-            mine = force or self.undisturbed(before)
             try:
-                if mine:
-                    self._own(wanted)
-                self._seen = self._cluster.apply(
-                    self._object(wanted),
-                    resource_version=self._seen["metadata"]["resourceVersion"] if self._seen else None,
-                    force=mine,
-                )
-            except (StaleError, ConflictError) as error:
+                self._apply(wanted, undisturbed=self.undisturbed(before), force=force)
+            except (StaleError, ConflictError, AbsentError) as error:
                 found = self.read()
+                if self._seen is None and before.generation:
+                    raise _gone(self.name) from error
                 if found == wanted:
                     return wanted
                 if found != before:
                     raise _overtaken(self.name, before, found) from error
-                if isinstance(error, ConflictError):
+                if isinstance(error, ConflictError | AbsentError):
                     raise
             else:
                 return wanted
@@ -141,24 +150,34 @@ class Traffic:
         same = bool(self._seen["spec"].get("selector") == wanted["spec"]["selector"])
         return same and all(_contains(self._seen[part], wanted[part]) for part in ("metadata", "spec"))
 
-    def _own(self, decision: Decision) -> None:
-        """See that an apply of the decision leaves nothing else in the selector; changes no traffic of our own.
-
-        A key that somebody else has set, too, would outlive it: the Service would go on leading to what it led to.
-        """
-        if self._seen is None:
-            return
-        found = self._seen["spec"].get("selector") or {}
-        paths = [("spec", "selector", key) for key in found if key not in decision.selector(self.name)]
-        foreign = {path[-1]: None for path in paths if not owned(self._seen, path)}
-        managed = ceded(self._seen, paths)
-        if managed is None and not foreign:
-            return
-        meta = {"resourceVersion": self._seen["metadata"]["resourceVersion"]}
-        body = {"metadata": meta if managed is None else meta | {"managedFields": managed}}
-        self._seen = self._cluster.patch(
-            "Service", self.name, body | ({"spec": {"selector": foreign}} if foreign else {})
+    def _apply(self, decision: Decision, *, undisturbed: bool, force: bool) -> None:
+        wanted = self._object(decision)
+        if self._seen and (undisturbed or force):
+            self._own(self._seen, wanted, ports=not undisturbed)
+        self._seen = self._cluster.apply(
+            wanted,
+            resource_version=self._seen["metadata"]["resourceVersion"] if self._seen else None,
+            force=undisturbed or force,
         )
+
+    def _own(self, seen: dict[str, Any], wanted: dict[str, Any], *, ports: bool) -> None:
+        """See that an apply of `wanted` leaves nothing else of the selector and (`ports`) of the ports.
+
+        A key that somebody else has set, too, would outlive the apply: the Service would go on leading where it led
+        to. This changes who owns it, and no traffic. A port that somebody else has put in the place of ours would
+        stay beside it, under the same name, which no server accepts.
+        """
+        here, there = seen["spec"], wanted["spec"]
+        added = [key for key in here.get("selector") or {} if key not in there["selector"]]
+        managed = claimed(seen, [("spec", "selector", key) for key in added])
+        others = {_port(one) for one in here["ports"]} - {_port(one) for one in there["ports"]}
+        if managed is None and not (ports and others):
+            return
+        meta = {"resourceVersion": seen["metadata"]["resourceVersion"]}
+        body: dict[str, Any] = {"metadata": meta if managed is None else meta | {"managedFields": managed}}
+        if ports and others:
+            body["spec"] = {"ports": there["ports"]}
+        self._seen = self._cluster.patch("Service", self.name, body)
 
     def _object(self, decision: Decision) -> dict[str, Any]:
         return objects.service(
@@ -170,6 +189,10 @@ class Traffic:
         )
 
 
+def _port(one: dict[str, Any]) -> tuple[int, str]:
+    return int(one["port"]), str(one.get("protocol") or "TCP")  # what tells a Service's ports apart
+
+
 def _contains(found: Any, wanted: Any) -> bool:
     """Say whether everything wanted is in what was found; the server adds its own."""
     if isinstance(found, dict) and isinstance(wanted, dict):
@@ -177,6 +200,15 @@ def _contains(found: Any, wanted: Any) -> bool:
     if isinstance(found, list) and isinstance(wanted, list):
         return len(found) == len(wanted) and all(map(_contains, found, wanted))
     return bool(found == wanted)
+
+
+def _gone(name: str) -> UnavailableError:
+    return UnavailableError(
+        f"Service {name}",
+        found="gone: somebody has deleted it",
+        wanted="the one that the rollout began with",
+        remedy="Deploy the release again: it makes another one.",
+    )
 
 
 def _overtaken(name: str, before: Decision, found: Decision) -> UnavailableError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -94,11 +95,12 @@ def _logged(moves: Moves, what: str) -> Iterator[None]:
 
 
 def _require_healthy(moves: Moves, decision: Decision, live: str, reason: str, *, hurried: bool) -> None:
-    if moves.revisions.ready_now(live):
-        return
     if moves.revisions.replicas(live) == 0:
-        # A rolling replacement has ended them; one has to be back before it can take over.
+        # A rolling replacement has ended them, those that the cluster hasn't got to yet, too; one has to be back
+        # before it can take over.
         _start_one(moves, decision, live, _HURRIED_S if hurried else moves.within(decision, live))
+        return
+    if moves.revisions.ready_now(live):
         return
     moves.traffic.write(decision, decision.noted(moves.outcome(decision, "held", reason)), force=True)
     raise RolloutError(
@@ -114,8 +116,9 @@ def _start_one(moves: Moves, decision: Decision, live: str, within_s: float) -> 
     count = moves.revisions.replicas(candidate) or 0
     if count >= (decision.replicas or 1) and not moves.rollout(decision).max_surge:
         moves.revisions.scale(candidate, count - 1)  # there is room for full scale, no more
-    moves.revisions.scale(live, 1)
-    moves.revisions.ready(live, 1, within_s)
+    until = time.monotonic() + within_s
+    moves.revisions.scale(live, 1, within_s=within_s)
+    moves.revisions.ready(live, 1, max(1.0, until - time.monotonic()))
 
 
 def restore(moves: Moves, decision: Decision, withdrawn: str | None, *, wait: bool) -> None:
@@ -125,7 +128,8 @@ def restore(moves: Moves, decision: Decision, withdrawn: str | None, *, wait: bo
         return
     if withdrawn:
         moves.revisions.scale(withdrawn, 0)
-    moves.revisions.scale(live, full, counted=wait)
+    # The traffic is there already: whatever is left of its pods, more of them are wanted at once.
+    moves.revisions.scale(live, full, within_s=0)
     if wait:
         moves.revisions.ready(live, full, moves.within(decision, live))
 
@@ -141,11 +145,16 @@ def make_way(moves: Moves, decision: Decision, following: str) -> Decision:
         f"{moves.means.name}: revision {candidate} was left half way; revision {following} is wanted now"
     )
     moved = decision.stage != "private"
-    if live and moved and not moves.revisions.ready_now(live) and moves.revisions.ready_now(candidate):
+    if live and moved and not _is_healthy(moves, live) and _is_healthy(moves, candidate):
         reason = f"{live} isn't healthy; {candidate} keeps the traffic until {following} has proved itself"
         ended = decision.ended(moves.outcome(decision, "held", reason), live=candidate, previous=live)
         return moves.traffic.write(decision, ended, force=True)
     return withdraw(moves, decision, "rolled back", f"revision {following} is deployed instead", held=False)
+
+
+def _is_healthy(moves: Moves, revision: str) -> bool:
+    """Say whether it has a ready pod that isn't to go."""
+    return bool(moves.revisions.replicas(revision)) and bool(moves.revisions.ready_now(revision))
 
 
 def withdraw_after(moves: Moves, decision: Decision, result: Result, error: BaseException) -> None:

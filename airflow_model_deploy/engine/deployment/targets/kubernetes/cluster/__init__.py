@@ -9,7 +9,7 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.differenc
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.endpoints import wait_endpoints
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.following import follow
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.lease import Lease, held
-from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.ownership import ceded, owned
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.ownership import claimed
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.reach import (
     DirectReach,
     ProxyReach,
@@ -43,13 +43,12 @@ __all__ = [
     "ProxyReach",
     "Reach",
     "StaleError",
-    "ceded",
+    "claimed",
     "classify",
     "diff",
     "follow",
     "held",
     "is_ready",
-    "owned",
     "reach_of",
     "wait_endpoints",
     "wait_gone",

@@ -1,8 +1,8 @@
 """Who owns the fields of an object, as its managedFields tell; pure, calls no server.
 
-A field that an apply leaves out goes only if nobody else owns it: who has set it once, even to the same value, keeps
-it there. Handing ownership back is an edit of managedFields, which the API allows:
-https://kubernetes.io/docs/reference/using-api/server-side-apply/#transferring-ownership
+A field that an apply leaves out goes only if we own it and nobody else does: who has set it once, even to the same
+value, keeps it there. Ownership is changed by an edit of managedFields, which the API allows and which changes
+nothing else: https://kubernetes.io/docs/reference/using-api/server-side-apply/#transferring-ownership
 """
 
 from __future__ import annotations
@@ -12,49 +12,52 @@ from typing import TYPE_CHECKING, Any
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import MANAGER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
     from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.calls import Object
 
 Path = tuple[str, ...]  # as ("spec", "selector", "app")
+Fields = dict[str, Any]
 
 
-def owned(obj: Object, path: Path) -> bool:
-    """Say whether our applies own a field."""
-    return any(_is_ours(entry) and _has(entry.get("fieldsV1"), path) for entry in _entries(obj))
+def claimed(obj: Object, paths: Sequence[Path]) -> list[dict[str, Any]] | None:
+    """Return managedFields by which our applies own these fields of a map, and nobody else does.
 
-
-def ceded(obj: Object, paths: Iterable[Path]) -> list[dict[str, Any]] | None:
-    """Return managedFields in which nobody but our applies owns these fields; None: so it is already."""
-    before = _entries(obj)
+    None: there is nothing to change, as newer servers know no owners below a Service's selector: there an apply
+    replaces it whole. Or we have applied nothing yet.
+    """
+    before = list(obj["metadata"].get("managedFields") or ())
+    paths = [path for path in paths if not any(_at(entry, path[:-1]) == {} for entry in before)]
+    if not any(map(_is_ours, before)):
+        return None
     after = before
     for path in paths:
-        after = [one for entry in after if (one := entry if _is_ours(entry) else _ceding(entry, path))]
+        changed = [(_with if _is_ours(entry) else _without)(_fields(entry), path) for entry in after]
+        after = [entry | {"fieldsV1": fields} for entry, fields in zip(after, changed, strict=True) if fields]
     return after if after != before else None
-
-
-def _entries(obj: Object) -> list[dict[str, Any]]:
-    return list(obj["metadata"].get("managedFields") or ())
 
 
 def _is_ours(entry: dict[str, Any]) -> bool:
     return bool(entry.get("manager") == MANAGER and entry.get("operation") == "Apply")
 
 
-def _has(fields: dict[str, Any] | None, path: Path) -> bool:
+def _fields(entry: dict[str, Any]) -> Fields:
+    return dict(entry.get("fieldsV1") or {})
+
+
+def _at(entry: dict[str, Any], path: Path) -> Any:
+    found: Any = _fields(entry)
     for name in path:
-        if not fields or f"f:{name}" not in fields:
-            return False
-        fields = fields[f"f:{name}"]
-    return True
+        found = (found or {}).get(f"f:{name}")
+    return found
 
 
-def _ceding(entry: dict[str, Any], path: Path) -> dict[str, Any] | None:
-    left = _without(entry.get("fieldsV1") or {}, path)
-    return entry | {"fieldsV1": left} if left else None
+def _with(fields: Fields, path: Path) -> Fields:
+    head, rest = f"f:{path[0]}", path[1:]
+    return fields | {head: _with(fields.get(head) or {}, rest) if rest else fields.get(head, {})}
 
 
-def _without(fields: dict[str, Any], path: Path) -> dict[str, Any]:
+def _without(fields: Fields, path: Path) -> Fields:
     """Return fields less a path; what is left empty goes, too: as a leaf it would mean the whole field."""
     head, rest = f"f:{path[0]}", path[1:]
     if head not in fields:

@@ -63,14 +63,16 @@ def wait_gone(
     log: Callable[[str], None],
     going: bool = False,
 ) -> None:
-    """Wait until there is no pod of these labels any more, not even one that is going (`going`: but those).
+    """Wait until no pod of these labels lives any more, not even one that is going (`going`: but those).
+
+    A pod that has ended, as one that was evicted, serves nobody and may be kept for long: it isn't waited for.
 
     Raises:
         RolloutError: there still is one at the deadline.
     """
     told, names = -1, ""
     for found, _ in follow(cluster, "Pod", selector, until=time.monotonic() + deadline_s):
-        pods = {name for name, pod in found.items() if not (going and _is_going(pod))}
+        pods = {name for name, pod in found.items() if not (_has_ended(pod) or (going and _is_going(pod)))}
         if not pods:
             return
         if len(pods) != told:
@@ -81,6 +83,10 @@ def wait_gone(
 
 def _is_going(pod: Object) -> bool:
     return "deletionTimestamp" in pod["metadata"]
+
+
+def _has_ended(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")
 
 
 class _Look:
