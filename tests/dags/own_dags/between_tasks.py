@@ -26,7 +26,7 @@ REPORTS = Path(os.environ["OWN_DAGS_OUTPUT"], "reports")
 
 # [START report]
 @teardown
-def keep_report(tasks: dict[str, str], ti: Any = None, run_id: str = "") -> None:
+def keep_report(tasks: dict[str, str], ti: Any = None, run_id: Any = None) -> None:
     """Write the report of this run, also of one that ended early."""
     from airflow_model_deploy.engine.steps.report import report_of_run, write_run_report
 

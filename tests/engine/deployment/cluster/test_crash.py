@@ -28,7 +28,7 @@ COSTS = {
     "canary": (79, 13),
     "rolling": (64, 14),
     "rollback": (30, 10),
-    "way back": (18, 6),
+    "way back": (19, 6),
 }
 
 
