@@ -62,11 +62,15 @@ def _exited(ended: Mapping[str, Any]) -> Ending:
 
 
 def _waiting(found: Mapping[str, Any], said: str, warnings: Sequence[str]) -> Ending:
-    from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import classify
+    from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import classify, explained
 
     cause = classify(found)
-    words = list(dict.fromkeys(warnings))[-3:]  # the last ones say why, in full
-    told = "; ".join([str(cause)] * (cause is not None) + words) or said
+    cause = cause and explained(cause, warnings)
+    known = str(cause) if cause else ""
+    words = [one for one in dict.fromkeys(warnings) if one not in known][
+        -3:
+    ]  # the last ones say why, in full
+    told = "; ".join([known] * bool(known) + words) or said
     return Ending(f"the step's pod didn't run: {told}", bool(cause and cause.permanent))
 
 

@@ -116,3 +116,6 @@ def test_a_pod_that_never_ran_says_why_once():
     told = ending(POD, found, "", [warning, warning])
     assert "ImagePullBackOff" in told.message
     assert told.message.count("not found") == 1
+    # Trying again doesn't bring the image, though the pod itself only says that it backs off.
+    assert told.permanent is True
+    assert ending(POD, found, "", ["Failed: Error: ImagePullBackOff"]).permanent is False

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.causes import Cause, classify, is_ready
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.causes import (
+    Cause,
+    classify,
+    explained,
+    is_ready,
+)
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.client import Cluster
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.connection import Connection
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.difference import Change, diff
@@ -46,6 +51,7 @@ __all__ = [
     "claimed",
     "classify",
     "diff",
+    "explained",
     "follow",
     "held",
     "is_ready",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_model_deploy.engine.containers import says_absent, says_no_room
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _HOPELESS = frozenset(
     {"InvalidImageName", "ErrImageNeverPull", "SignatureValidationFailed", "StartError", "ContainerCannotRun"}
@@ -83,6 +83,14 @@ def classify(pod: Mapping[str, Any]) -> Cause | None:
 def pull_cause(words: str, reason: str = "ErrImagePull", container: str = "") -> Cause:
     """The cause that the words about a pull tell: permanent where the registry says no."""
     return Cause(_says_no(words), reason, words, container)
+
+
+def explained(cause: Cause, events: Sequence[str]) -> Cause:
+    """The cause behind a bare back-off, which older clusters tell in an event alone."""
+    if cause.reason != "ImagePullBackOff" or cause.permanent:
+        return cause
+    said = [event for event in events if "pull image" in event]
+    return pull_cause(said[-1], cause.reason, cause.container) if said else cause
 
 
 def creation_cause(deployment: Mapping[str, Any]) -> Cause | None:

@@ -9,8 +9,8 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.causes im
     Cause,
     classify,
     creation_cause,
+    explained,
     is_ready,
-    pull_cause,
 )
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.following import follow
 from airflow_model_deploy.engine.errors import RolloutError
@@ -162,8 +162,7 @@ class _Look:
         if cause.reason != "ImagePullBackOff" or cause.permanent:
             return cause
         if name not in self._pulls:
-            said = [event for event in self._cluster.events(name) if "pull image" in event]
-            self._pulls[name] = pull_cause(said[-1], cause.reason, cause.container) if said else cause
+            self._pulls[name] = explained(cause, self._cluster.events(name))
         return self._pulls[name]
 
     def _tell(self, line: str) -> None:
