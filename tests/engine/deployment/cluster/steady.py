@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.deployment import kubernetes
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import wait_gone
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import CONTAINER, only, revision_name
 from airflow_model_deploy.engine.packaging import Objectives, Workload
 from tests.engine.deployment.cluster.namespaces import fresh_namespace, kubectl
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from tests.engine.deployment.cluster.models import Models
     from tests.engine.deployment.cluster.served import Served
 
+_LEAVE_S = 5.0  # as long as its pods serve on, once they are to go
 # One pod each, that ends soon.
 ONE = Workload(replicas=1, drain_s=2.0)
 # For changes that shall pass: a busy machine is no reason to go back. An edge of the server's buckets.
@@ -61,6 +63,14 @@ def converged(load: Load, version: str, mark: str) -> None:
         if len(seen) >= 5 and set(seen.versions) == {version} and not seen.reasons:
             return
     raise AssertionError(f"others than {version} still answer: {seen.versions} {seen.reasons}")
+
+
+def drained(site: Site, revision: str, drain_s: float = 3.0) -> None:
+    """Wait until the pods of a revision have stopped serving; a node may keep what is left of them for a minute."""
+    if not site.cluster.list("Pod", only(NAME, revision)):
+        return
+    wait_gone(site.cluster, only(NAME, revision), deadline_s=30, log=print, going=True)
+    time.sleep(_LEAVE_S + drain_s + 1.0)
 
 
 def pods_of(site: Site, revision: str | None) -> dict[str, int]:

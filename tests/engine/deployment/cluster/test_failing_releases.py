@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes import RolloutInterruptedError
-from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import wait_gone, wait_ready
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import wait_ready
 from airflow_model_deploy.engine.deployment.targets.kubernetes.interruption import Interruption
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import NO_REVISION, REVISION, only
 from airflow_model_deploy.engine.errors import RolloutError
@@ -17,7 +17,16 @@ from airflow_model_deploy.engine.packaging import Rollout, Workload
 from tests.engine.deployment.cluster.load import Load
 from tests.engine.deployment.cluster.rollouts import PLAIN
 from tests.engine.deployment.cluster.served import NAME, answer
-from tests.engine.deployment.cluster.steady import LENIENT, ONE, Hook, change, pods_of, replicas, steady_site
+from tests.engine.deployment.cluster.steady import (
+    LENIENT,
+    ONE,
+    Hook,
+    change,
+    drained,
+    pods_of,
+    replicas,
+    steady_site,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,7 +133,7 @@ def test_a_rolling_replacement_gives_its_pods_back(site, models):
         assert (decision.live, decision.candidate, decision.outcome.result) == (live, None, "interrupted")
         assert replicas(site, decision.outcome.revision) == 0
         assert replicas(site, live) == 2
-        wait_gone(site.cluster, only(NAME, decision.outcome.revision), deadline_s=90, log=print)
+        drained(site, decision.outcome.revision)
     assert load.failures == []
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_model_deploy.engine.deployment import kubernetes
-from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import ConflictError, wait_gone
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import ConflictError
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import (
     REVISION,
     every,
@@ -27,6 +27,7 @@ from tests.engine.deployment.cluster.steady import (
     Hook,
     change,
     converged,
+    drained,
     pods_of,
     replicas,
     steady_site,
@@ -75,7 +76,7 @@ def settled(site: Site) -> None:
     for one in site.cluster.list("Deployment", every(NAME)):
         revision = one["metadata"]["labels"][REVISION]
         if revision != live:
-            wait_gone(site.cluster, only(NAME, revision), deadline_s=90, log=print)
+            drained(site, revision)
 
 
 def test_a_service_that_something_else_made(site, models, kubectl):
@@ -184,7 +185,7 @@ def test_back_in_the_middle_of_a_canary_whose_driver_was_killed(models):
             steady.assert_withdrawn("back", "a rollback was asked for")
             once_more = site.rollback("back")
             assert (once_more.revision, once_more.changed) == (steady.live, False)
-            wait_gone(site.cluster, only(NAME, left.candidate), deadline_s=90, log=print)
+            drained(site, left.candidate)
         assert load.failures == []
         assert load.window("back").of(fresh=True).versions.keys() == {"good"}
 

@@ -12,14 +12,13 @@ import httpx
 import pytest
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes import address
-from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import wait_gone
-from airflow_model_deploy.engine.deployment.targets.kubernetes.names import every, only, revision_name
+from airflow_model_deploy.engine.deployment.targets.kubernetes.names import every, revision_name
 from airflow_model_deploy.engine.deployment.targets.kubernetes.releases import revision_label
 from airflow_model_deploy.engine.packaging import Rollout, Workload
 from tests.engine.deployment.cluster.load import Load, wrk
 from tests.engine.deployment.cluster.rollouts import CANARY, PLAIN
 from tests.engine.deployment.cluster.served import NAME, answer
-from tests.engine.deployment.cluster.steady import LENIENT, ONE, Hook, change, pods_of, replicas
+from tests.engine.deployment.cluster.steady import LENIENT, ONE, Hook, change, drained, pods_of, replicas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +40,7 @@ def never_failing(site: Site, tmp_path: Path) -> Iterator[Load]:
         yield load
         live = site.decision().live
         for revision in {str(revision_label(pod)) for pod in site.cluster.list("Pod", every(NAME))} - {live}:
-            wait_gone(site.cluster, only(NAME, revision), deadline_s=90, log=print)
+            drained(site, revision)
         load.mark("settled")
         time.sleep(0.5)
         counted = other.stop()
