@@ -31,14 +31,12 @@ class DeploymentLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return [model_deploy] deployment_url for the service; "" without the setting, or outside a cluster."""
-        from airflow_model_deploy.version_compat import read_config
-
         del operator
-        details, pattern = _details(ti_key), read_config("model_deploy", "deployment_url")
+        details = _details(ti_key)
         namespace, name = details.get("namespace"), details.get("name")
-        if not (pattern and namespace and name):
+        if not (namespace and name):
             return ""
-        return pattern.replace("{namespace}", str(namespace)).replace("{name}", str(name))
+        return _filled("deployment_url", namespace=str(namespace), name=str(name))
 
 
 class ReportLink(BaseOperatorLink):
@@ -48,14 +46,19 @@ class ReportLink(BaseOperatorLink):
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return [model_deploy] report_url for the run; "" without the setting."""
-        from airflow_model_deploy.version_compat import read_config
-
         del operator
-        pattern = read_config("model_deploy", "report_url") or ""
         # What stands in a run's id (a colon, a plus) would mean something else in a URL.
-        return pattern.replace("{dag_id}", quote(ti_key.dag_id, "")).replace(
-            "{run_id}", quote(ti_key.run_id, "")
-        )
+        return _filled("report_url", dag_id=quote(ti_key.dag_id, ""), run_id=quote(ti_key.run_id, ""))
+
+
+def _filled(option: str, **values: str) -> str:
+    """Return a setting's URL with its names in braces replaced; "" without the setting."""
+    from airflow_model_deploy.version_compat import read_config
+
+    url = read_config("model_deploy", option) or ""
+    for name, value in values.items():
+        url = url.replace(f"{{{name}}}", value)
+    return url
 
 
 def _details(ti_key: TaskInstanceKey) -> dict[str, Any]:

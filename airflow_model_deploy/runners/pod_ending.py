@@ -67,10 +67,8 @@ def _waiting(found: Mapping[str, Any], said: str, warnings: Sequence[str]) -> En
     cause = classify(found)
     cause = cause and explained(cause, warnings)
     known = str(cause) if cause else ""
-    words = [one for one in dict.fromkeys(warnings) if one not in known][
-        -3:
-    ]  # the last ones say why, in full
-    told = "; ".join([known] * bool(known) + words) or said
+    words = [one for one in dict.fromkeys(warnings) if one not in known]
+    told = "; ".join(filter(None, [known, *words[-3:]])) or said  # the last ones say why, in full
     return Ending(f"the step's pod didn't run: {told}", bool(cause and cause.permanent))
 
 

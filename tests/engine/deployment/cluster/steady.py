@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.deployment import kubernetes
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import wait_gone
-from airflow_model_deploy.engine.deployment.targets.kubernetes.names import CONTAINER, only, revision_name
+from airflow_model_deploy.engine.deployment.targets.kubernetes.names import (
+    CONTAINER,
+    REVISION,
+    only,
+    revision_name,
+)
 from airflow_model_deploy.engine.packaging import Objectives, Workload
 from tests.engine.deployment.cluster.namespaces import fresh_namespace, kubectl
 from tests.engine.deployment.cluster.rollouts import Site
@@ -119,6 +125,15 @@ class Steady:
     def kubectl(self, *arguments: str, given: str | None = None) -> str:
         """What another person does there."""
         return kubectl(self.site.cluster.namespace, *arguments, given=given)
+
+    def patch_service(self, body: dict[str, Any]) -> None:
+        """What another person does to the Service."""
+        self.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(body))
+
+
+def mine(revision: str, **more: str) -> dict[str, Any]:
+    """What a person patches a Service with, to give a revision the traffic."""
+    return {"spec": {"selector": {REVISION: revision, **more}}}
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ import pytest
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import is_ready
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import (
-    REVISION,
     every,
     only,
     revision_name,
@@ -27,6 +25,7 @@ from tests.engine.deployment.cluster.steady import (
     Hook,
     change,
     converged,
+    mine,
     pods_of,
     replicas,
     steady_site,
@@ -132,8 +131,7 @@ def test_a_server_that_ended_between_two_watches(steady, models):
 
 def test_a_person_who_takes_the_traffic_back_is_not_overruled(steady, models):
     def take():
-        mine = {"spec": {"selector": {REVISION: steady.live}}}
-        steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(mine))
+        steady.patch_service(mine(steady.live))
 
     means = {"sleep": Hook(take)}
     # Seen while it is watched, long before it would be decided.

@@ -28,6 +28,7 @@ from tests.engine.deployment.cluster.steady import (
     change,
     converged,
     drained,
+    mine,
     pods_of,
     replicas,
     steady_site,
@@ -53,11 +54,6 @@ class Mortal(kubernetes.Cluster):
         if self.killed:
             raise KilledError
         return super()._send(*arguments, **options)
-
-
-def mine(revision: str, **more: str) -> dict[str, Any]:
-    """What a person patches a Service with, to give a revision the traffic."""
-    return {"spec": {"selector": {REVISION: revision, **more}}}
 
 
 def objects_of(site: Site) -> dict[str, str]:
@@ -117,7 +113,7 @@ def test_what_a_person_changed_is_named_and_left(models):
         port = {"spec": {"ports": [{"port": 80, "protocol": "TCP", "name": "http", "targetPort": 9999}]}}
         selector = mine(live, mine="yes")
         steady.kubectl("patch", "service", NAME, "--patch", json.dumps(port))
-        steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(selector))
+        steady.patch_service(selector)
         before = objects_of(site)
         told = rf"Service {NAME}: (?=.*selector)(?=.*targetPort).*\(owned by kubectl-patch\)"
         with pytest.raises(RolloutError, match=told):
@@ -138,19 +134,19 @@ def test_what_a_person_changed_is_named_and_left(models):
 
         # What a person has changed and undone is in nobody's way, though the cluster still calls it theirs.
         for revision in (better, live):
-            steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(mine(revision)))
+            steady.patch_service(mine(revision))
         assert site.deploy(models["better"], PLAIN, ONE, attempt="7").revision == better
         assert site.selector() == only(NAME, better)
 
         # Another port in the place of ours is taken back, too.
         port["spec"]["ports"][0] |= {"port": 8080, "targetPort": "http"}
-        steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(port))
+        steady.patch_service(port)
         assert site.rollback("7 back").revision == live
         assert [one["port"] for one in site.cluster.get("Service", NAME)["spec"]["ports"]] == [80]
         assert site.deploy(models["better"], PLAIN, ONE, attempt="7 again").revision == better
 
         # Nor does it keep a canary from its share.
-        steady.kubectl("patch", "service", NAME, "--type=merge", "--patch", json.dumps(mine(better)))
+        steady.patch_service(mine(better))
         with Load(site.address(), clients=4, fresh=4, pause_s=0.02, oracle=answer) as load:
             shared = site.deploy(models["good"], CANARY, ONE, attempt="8", objectives=LENIENT)
         assert load.failures == []

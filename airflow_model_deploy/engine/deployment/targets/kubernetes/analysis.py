@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import is_ready
+from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster import is_going, is_ready
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import (
     CONTAINER,
     only,
@@ -53,7 +53,7 @@ class _Watched:
         self.pods[:] = pods
         return Track.of(
             self._counts(),
-            restarts=sum(max(0, count_restarts([pod]) - self.restarts.get(_uid(pod), 0)) for pod in pods),
+            restarts=sum(max(0, restarts_of(pod) - self.restarts.get(_uid(pod), 0)) for pod in pods),
             ready=sum(map(is_ready, pods)),
             # Pods that an autoscaler has asked for a moment ago are on their way; fewer may be wanted, too.
             wanted=min(self.wanted, wanted),
@@ -169,7 +169,7 @@ def _watch(moves: Moves, rollout: Rollout, revision: str, objectives: Objectives
     source.start()
     for pod in pods:
         # Of a phase before, where there was one: a server may end between two of them.
-        moves.watched.setdefault(_uid(pod), count_restarts([pod]))
+        moves.watched.setdefault(_uid(pod), restarts_of(pod))
     return _Watched(revision, source, pods, moves.watched, len(pods))
 
 
@@ -180,18 +180,17 @@ def _track(moves: Moves, watched: _Watched) -> Track:
 
 def _pods(moves: Moves, revision: str) -> list[Pod]:
     found = moves.means.cluster.list("Pod", only(moves.means.name, revision))
-    return [pod for pod in found if not pod["metadata"].get("deletionTimestamp")]
+    return [pod for pod in found if not is_going(pod)]
 
 
 def _uid(pod: Pod) -> str:
     return str(pod["metadata"]["uid"])
 
 
-def count_restarts(pods: list[Pod]) -> int:
-    """Return how often the servers of these pods have been restarted."""
+def restarts_of(pod: Pod) -> int:
+    """Return how often the server of a pod has been restarted."""
     total = 0
-    for pod in pods:
-        for container in (pod.get("status") or {}).get("containerStatuses") or []:
-            with suppress(KeyError):
-                total += int(container["restartCount"]) if container["name"] == CONTAINER else 0
+    for container in (pod.get("status") or {}).get("containerStatuses") or []:
+        with suppress(KeyError):
+            total += int(container["restartCount"]) if container["name"] == CONTAINER else 0
     return total

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_model_deploy.engine.deployment.targets.kubernetes.address import inside_url
-from airflow_model_deploy.engine.deployment.targets.kubernetes.analysis import count_restarts
+from airflow_model_deploy.engine.deployment.targets.kubernetes.analysis import restarts_of
 from airflow_model_deploy.engine.deployment.targets.kubernetes.decision import Outcome, decision_on
 from airflow_model_deploy.engine.deployment.targets.kubernetes.names import (
     IMAGE,
@@ -92,7 +92,7 @@ def status(cluster: Cluster, name: str) -> KubernetesStatus | None:
 
 def restarts(cluster: Cluster, name: str, revision: str) -> int:
     """Return how often the servers of a revision's pods have been restarted."""
-    return count_restarts(cluster.list("Pod", only(name, revision)))
+    return sum(map(restarts_of, cluster.list("Pod", only(name, revision))))
 
 
 def stop(cluster: Cluster, name: str) -> None:

@@ -60,7 +60,7 @@ class Traffic:
     def read(self) -> Decision:
         """Return the decision as it is now; an empty one where there is no Service yet."""
         self._seen = self._cluster.get("Service", self.name)
-        return decision_on(self._seen) if self._seen else Decision()
+        return self._decision()
 
     def latest(self, known: Decision) -> Decision:
         """Return the decision as it is: a write of our own may have been carried out though its answer never came."""
@@ -78,12 +78,9 @@ class Traffic:
             UnavailableError: another writer has changed the decision, or the Service is gone.
             InputError: there is no decision on it that could be read.
         """
-        found = self.read()
-        if self._seen is None:
-            raise _gone(self.name)
-        if found != decision:
-            raise _overtaken(self.name, decision, found)
-        if self.undisturbed(decision):
+        self.read()
+        self._require_same(decision)
+        if self._seen is None or self.undisturbed(decision):
             return
         # The server says who set what we would set. What somebody added to the selector we would set nowhere.
         wanted = self._object(decision)
@@ -112,21 +109,14 @@ class Traffic:
         wanted = as_written(replace(after, generation=before.generation + 1))
         for _ in range(_TRIES):
             self._lease.require()
-            if self._seen is None and before.generation:
-                raise _gone(self.name)
-            if self._seen and (found := decision_on(self._seen)) != before:
-                raise _overtaken(self.name, before, found)
+            self._require_same(before)
             self._sent = wanted
             try:
                 self._apply(wanted, undisturbed=self.undisturbed(before), force=force)
             except (StaleError, ConflictError, AbsentError) as error:
-                found = self.read()
-                if self._seen is None and before.generation:
-                    raise _gone(self.name) from error
-                if found == wanted:
+                if self.read() == wanted:
                     return wanted
-                if found != before:
-                    raise _overtaken(self.name, before, found) from error
+                self._require_same(before)
                 if isinstance(error, ConflictError | AbsentError):
                     raise
             else:
@@ -149,6 +139,16 @@ class Traffic:
         # Of a selector, nothing may be there besides; the rest the server adds to.
         same = bool(self._seen["spec"].get("selector") == wanted["spec"]["selector"])
         return same and all(_contains(self._seen[part], wanted[part]) for part in ("metadata", "spec"))
+
+    def _decision(self) -> Decision:
+        return decision_on(self._seen) if self._seen else Decision()
+
+    def _require_same(self, decision: Decision) -> None:
+        """See that the Service, as it was last seen, is there and carries this decision."""
+        if self._seen is None and decision.generation:
+            raise _gone(self.name)
+        if (found := self._decision()) != decision:
+            raise _overtaken(self.name, decision, found)
 
     def _apply(self, decision: Decision, *, undisturbed: bool, force: bool) -> None:
         wanted = self._object(decision)

@@ -6,6 +6,7 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.causes im
     Cause,
     classify,
     explained,
+    is_going,
     is_ready,
 )
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.client import Cluster
@@ -54,6 +55,7 @@ __all__ = [
     "explained",
     "follow",
     "held",
+    "is_going",
     "is_ready",
     "reach_of",
     "wait_endpoints",

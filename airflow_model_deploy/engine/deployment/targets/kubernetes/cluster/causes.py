@@ -54,8 +54,12 @@ class Cause:
 
 def is_ready(pod: Mapping[str, Any]) -> bool:
     """Whether a pod may get traffic: it says so, and isn't going away."""
-    going = "deletionTimestamp" in pod["metadata"]
-    return not going and _condition(pod, "Ready").get("status") == "True"
+    return not is_going(pod) and _condition(pod, "Ready").get("status") == "True"
+
+
+def is_going(pod: Mapping[str, Any]) -> bool:
+    """Whether a pod has been told to end."""
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def classify(pod: Mapping[str, Any]) -> Cause | None:
@@ -63,7 +67,7 @@ def classify(pod: Mapping[str, Any]) -> Cause | None:
 
     The worst of its containers' causes goes first, then the pod's own.
     """
-    if is_ready(pod) or "deletionTimestamp" in pod["metadata"]:
+    if is_ready(pod) or is_going(pod):
         return None
     status = pod.get("status") or {}
     if status.get("phase") == "Failed":  # evicted, or its node went away: the next one may live

@@ -10,6 +10,7 @@ from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.causes im
     classify,
     creation_cause,
     explained,
+    is_going,
     is_ready,
 )
 from airflow_model_deploy.engine.deployment.targets.kubernetes.cluster.following import follow
@@ -72,17 +73,13 @@ def wait_gone(
     """
     told, names = -1, ""
     for found, _ in follow(cluster, "Pod", selector, until=time.monotonic() + deadline_s):
-        pods = {name for name, pod in found.items() if not (_has_ended(pod) or (going and _is_going(pod)))}
+        pods = {name for name, pod in found.items() if not (_has_ended(pod) or (going and is_going(pod)))}
         if not pods:
             return
         if len(pods) != told:
             told, names = len(pods), ", ".join(sorted(pods))
             log(f"waiting for {told} pods to go: {names}")
     raise RolloutError(f"pods didn't go within {deadline_s:g} s", found=names, wanted="none")
-
-
-def _is_going(pod: Object) -> bool:
-    return "deletionTimestamp" in pod["metadata"]
 
 
 def _has_ended(pod: Object) -> bool:
@@ -112,7 +109,7 @@ class _Look:
 
     def at(self, pods: Mapping[str, Object]) -> list[Object]:
         """The ready ones among the pods; raises where one never will be."""
-        self._pods = {name: pod for name, pod in pods.items() if not _is_going(pod)}
+        self._pods = {name: pod for name, pod in pods.items() if not is_going(pod)}
         ready = [pod for pod in self._pods.values() if is_ready(pod)]
         self._ready = len(ready)
         if self._ready >= self._count:
